@@ -1,0 +1,2 @@
+//! `ring53-bench`: zones, queries and comparison runs.
+fn main() {}

@@ -1,0 +1,72 @@
+//! Every limit of the server, and how the limits relate.
+//!
+//! A limit that follows from another is derived from it or asserted against it here, so that
+//! changing one number either keeps the proof or fails to compile.
+
+//----------- Names (RFC 1035, 2.3.4) ----------------------------------------
+
+/// Octets of one label.
+pub const LABEL_LEN_MAX: usize = 63;
+/// Octets of a name in wire form, the root's zero octet included.
+pub const NAME_LEN_MAX: usize = 255;
+/// Labels of a name, the root not counted: 127 labels of one octet and the root make 255 octets.
+pub const NAME_LABELS_MAX: usize = 127;
+const _: () = assert!(NAME_LABELS_MAX * 2 < NAME_LEN_MAX);
+
+//----------- Messages -------------------------------------------------------
+
+/// Octets of the header (RFC 1035, 4.1.1).
+pub const HEADER_LEN: usize = 12;
+/// Octets of the smallest UDP answer every client takes (RFC 1035, 2.3.4).
+pub const ANSWER_SIZE_MIN: usize = 512;
+/// Octets of a UDP answer unless configured: fits every path without fragments (RFC 9715, 3.1).
+pub const ANSWER_SIZE_DEFAULT: usize = 1232;
+/// Octets of a UDP answer that may be configured.
+pub const ANSWER_SIZE_MAX: usize = 4096;
+const _: () = assert!(ANSWER_SIZE_MIN <= ANSWER_SIZE_DEFAULT);
+const _: () = assert!(ANSWER_SIZE_DEFAULT <= ANSWER_SIZE_MAX);
+/// Octets of a message over TCP: its length prefix has 16 bits.
+pub const MESSAGE_SIZE_MAX: usize = 65535;
+/// The last octet a compression pointer reaches (RFC 1035, 4.1.4: 14 bits).
+pub const POINTER_TARGET_MAX: usize = 0x3FFF;
+
+//----------- Batches --------------------------------------------------------
+
+/// Datagrams answered in one turn of the loop. 64 x 2 KiB = 128 KiB stays in L2.
+pub const BATCH_COUNT_MAX: usize = 64;
+/// Octets of one datagram buffer: the largest answer, and room for the path's own headers before it.
+pub const DATAGRAM_BUFFER_LEN: usize = ANSWER_SIZE_MAX + 256;
+
+/// Cores one server drives: slots of the epoch table.
+pub const CORES_MAX: usize = 256;
+
+//----------- Answers --------------------------------------------------------
+
+/// Links of a CNAME or DNAME chain followed inside the server's zones.
+pub const CHAIN_LINKS_MAX: usize = 16;
+/// Octets of an NSID, hostname or version string: one character-string (RFC 1035, 3.3).
+pub const IDENTITY_LEN_MAX: usize = 255;
+
+//----------- Zones ----------------------------------------------------------
+
+/// Files open at once through `$INCLUDE`.
+pub const INCLUDE_DEPTH_MAX: usize = 16;
+/// Octets of one zone file.
+pub const ZONE_FILE_SIZE_MAX: usize = 1 << 36;
+/// Octets of RDATA: its length field has 16 bits.
+pub const RDATA_LEN_MAX: usize = 65535;
+/// Records one `$GENERATE` line may make.
+pub const GENERATE_COUNT_MAX: u64 = 16 * 1024 * 1024;
+/// Diagnostics kept for one zone; what is beyond is counted, not kept.
+pub const DIAGNOSTICS_MAX: usize = 1000;
+/// The largest TTL (RFC 2181, 8: a larger one is read as zero by clients).
+pub const TTL_MAX: u32 = i32::MAX as u32;
+
+//----------- Streams --------------------------------------------------------
+
+/// TCP connections open at once unless configured.
+pub const STREAM_CONNECTIONS_DEFAULT: usize = 1024;
+/// TCP connections open at once from one peer address.
+pub const STREAM_CONNECTIONS_PER_PEER_MAX: usize = 64;
+/// Seconds an idle TCP connection stays (RFC 7766, 6.2.3: on the order of a few seconds).
+pub const STREAM_IDLE_SECONDS: u64 = 10;

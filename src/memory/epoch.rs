@@ -1,0 +1,199 @@
+//! Publishes one value to many cores; only the publisher ever frees.
+//!
+//! ```text
+//!   publisher                                   core i
+//!   ─────────                                   ──────
+//!   swap(pointer, new)                          slot[i] = epoch          (pin)
+//!   epoch += 1                                  read pointer, use it
+//!   wait until every slot is OFFLINE or         slot[i] = OFFLINE        (unpin)
+//!     >= the new epoch, then free the old
+//! ```
+//!
+//! A core that pins after the swap announces an epoch of at least the one it read; if that is the
+//! new epoch, it also sees the new pointer. A core that announced the old epoch may hold the old
+//! value, and the publisher waits for it. Pin and unpin are one store each and the pin one fence:
+//! no core ever waits, frees or allocates. A core pins once per batch and never across a wait, so
+//! the publisher waits at most for one batch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+
+const OFFLINE: u64 = 0;
+
+//----------- Published ------------------------------------------------------
+
+/// The publisher's side of a shared value. Dropping it waits for no reader: readers keep it alive.
+pub struct Published<T> {
+    shared: Arc<Shared<T>>,
+    readers_made: usize,
+}
+
+struct Shared<T> {
+    pointer: AtomicPtr<T>,
+    epoch: AtomicU64,
+    slots: Box<[CachePadded<AtomicU64>]>,
+}
+
+impl<T: Send + Sync> Published<T> {
+    /// Publishes `value` for at most `readers_max` readers.
+    pub fn new(value: Box<T>, readers_max: usize) -> Published<T> {
+        let slots = (0..readers_max).map(|_| CachePadded::new(AtomicU64::new(OFFLINE))).collect();
+        let pointer = AtomicPtr::new(Box::into_raw(value));
+        Published {
+            shared: Arc::new(Shared { pointer, epoch: AtomicU64::new(1), slots }),
+            readers_made: 0,
+        }
+    }
+
+    /// Makes the next reader. Panics past the `readers_max` given to [`Published::new`].
+    pub fn reader(&mut self) -> Reader<T> {
+        let index = self.readers_made;
+        assert!(index < self.shared.slots.len(), "one reader more than was announced");
+        self.readers_made += 1;
+        Reader { shared: Arc::clone(&self.shared), index }
+    }
+
+    /// Replaces the value, waits until no reader can see the old one, and returns the old one.
+    ///
+    /// Waits at most for the longest pin, in steps of 50 us; the cores are not disturbed.
+    pub fn publish(&mut self, value: Box<T>) -> Box<T> {
+        let old = self.shared.pointer.swap(Box::into_raw(value), Ordering::SeqCst);
+        let epoch = self.shared.epoch.fetch_add(1, Ordering::SeqCst) + 1;
+        for slot in &self.shared.slots {
+            loop {
+                let seen = slot.load(Ordering::SeqCst);
+                if seen == OFFLINE || seen >= epoch {
+                    break;
+                }
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+        // SAFETY:
+        // - `old` came from `Box::into_raw` (in `new` or in an earlier `publish`) and left the
+        //   shared pointer above, so nobody can reach it any more.
+        // - A reader that could have loaded it announced an epoch below `epoch` before loading;
+        //   each slot has since been seen OFFLINE or at `epoch` or later, so its pin has ended.
+        unsafe { Box::from_raw(old) }
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY:
+        // - The last owner of `Shared` is being dropped: no reader and no publisher is left, and
+        //   the pointer came from `Box::into_raw`.
+        drop(unsafe { Box::from_raw(*self.pointer.get_mut()) });
+    }
+}
+
+//----------- Reader ---------------------------------------------------------
+
+/// One core's side: pins the current value for the length of a batch.
+pub struct Reader<T> {
+    shared: Arc<Shared<T>>,
+    index: usize,
+}
+
+impl<T> Reader<T> {
+    /// Pins the current value until the guard is dropped. Wait-free.
+    #[inline(always)]
+    pub fn pin(&mut self) -> Pin<'_, T> {
+        let slot = &*self.shared.slots[self.index];
+        slot.store(self.shared.epoch.load(Ordering::SeqCst), Ordering::SeqCst);
+        let pointer = self.shared.pointer.load(Ordering::SeqCst);
+        // SAFETY:
+        // - The pointer is never null and points to a boxed value that `publish` frees only after
+        //   this slot has left the epoch announced one line above; `Pin` leaves it on drop.
+        // - `&mut self` allows one pin per slot at a time.
+        Pin { value: unsafe { &*pointer }, slot }
+    }
+}
+
+/// A pinned value. Never held across a wait.
+pub struct Pin<'a, T> {
+    value: &'a T,
+    slot: &'a AtomicU64,
+}
+
+impl<T> std::ops::Deref for Pin<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        self.value
+    }
+}
+
+impl<T> Drop for Pin<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.slot.store(OFFLINE, Ordering::Release);
+    }
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    struct Canary {
+        value: u64,
+        alive: AtomicBool,
+    }
+
+    impl Drop for Canary {
+        fn drop(&mut self) {
+            self.alive.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn canary(value: u64) -> Box<Canary> {
+        Box::new(Canary { value, alive: AtomicBool::new(true) })
+    }
+
+    #[test]
+    fn a_pinned_value_outlives_its_replacement() {
+        let mut published = Published::new(canary(0), 2);
+        let stop = AtomicBool::new(false);
+        let mut readers = [published.reader(), published.reader()];
+        std::thread::scope(|scope| {
+            for reader in &mut readers {
+                scope.spawn(|| {
+                    let mut seen_last = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let pin = reader.pin();
+                        for _ in 0..50 {
+                            assert!(pin.alive.load(Ordering::SeqCst));
+                        }
+                        assert!(pin.value >= seen_last, "a reader went back in time");
+                        seen_last = pin.value;
+                    }
+                });
+            }
+            for value in 1..2000 {
+                assert_eq!(published.publish(canary(value)).value, value - 1);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn publishing_waits_for_the_pin() {
+        let mut published = Published::new(Box::new(1), 1);
+        let mut reader = published.reader();
+        let pin = reader.pin();
+        std::thread::scope(|scope| {
+            let publisher = scope.spawn(|| published.publish(Box::new(2)));
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!publisher.is_finished());
+            assert_eq!(*pin, 1);
+            drop(pin);
+            assert_eq!(*publisher.join().unwrap(), 1);
+        });
+    }
+}

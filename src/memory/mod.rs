@@ -1,0 +1,13 @@
+//! The unsafe that the upper layers stand on, behind safe faces.
+//!
+//! - [`Region`]: a large anonymous mapping that asks for huge pages and goes back to the kernel
+//!   whole when it is dropped.
+//! - [`prefetch`]: asks for a cache line before it is needed.
+//! - [`epoch`]: publishes a value that the cores read without locks; only the publisher frees.
+
+pub mod epoch;
+mod prefetch;
+mod region;
+
+pub use prefetch::prefetch;
+pub use region::Region;

@@ -1,0 +1,1 @@
+//! Datagram paths and stream transports: bytes in, bytes out, no DNS type.

@@ -1,0 +1,1 @@
+//! The immutable view that the cores answer from.
