@@ -142,7 +142,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     struct Canary {
-        value: u64,
+        number: u64,
         alive: AtomicBool,
     }
 
@@ -152,8 +152,8 @@ mod tests {
         }
     }
 
-    fn canary(value: u64) -> Box<Canary> {
-        Box::new(Canary { value, alive: AtomicBool::new(true) })
+    fn canary(number: u64) -> Box<Canary> {
+        Box::new(Canary { number, alive: AtomicBool::new(true) })
     }
 
     #[test]
@@ -170,13 +170,13 @@ mod tests {
                         for _ in 0..50 {
                             assert!(pin.alive.load(Ordering::SeqCst));
                         }
-                        assert!(pin.value >= seen_last, "a reader went back in time");
-                        seen_last = pin.value;
+                        assert!(pin.number >= seen_last, "a reader went back in time");
+                        seen_last = pin.number;
                     }
                 });
             }
             for value in 1..2000 {
-                assert_eq!(published.publish(canary(value)).value, value - 1);
+                assert_eq!(published.publish(canary(value)).number, value - 1);
             }
             stop.store(true, Ordering::Relaxed);
         });
