@@ -1,12 +1,47 @@
 //! The one function that answers.
+//!
+//! ```text
+//!   pass 1   read the query, hash its suffixes, find the zone     prefetch the index bucket
+//!   pass 2   look into the bucket            (rounds, usually 1)  prefetch the node
+//!            compare the node
+//!   pass 3   write the reply over the query
+//! ```
+//!
+//! Each pass runs over the whole batch, so that the memory it waits for arrives while the other
+//! queries are worked on. Nothing here allocates, locks, logs or reads a clock.
 
+mod authority;
+mod chaos;
 mod counters;
+mod reply;
+mod search;
 
 pub use counters::{Counters, DropReason};
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::snapshot::Snapshot;
+use crate::limits::{
+    ANSWER_SIZE_MIN, BATCH_COUNT_MAX, CHAIN_LINKS_MAX, HEADER_LEN, MESSAGE_SIZE_MAX,
+    NAME_LABELS_MAX,
+};
+use crate::snapshot::{Snapshot, ZoneState};
+use crate::wire::query::{Fault, Query, read_query};
+use crate::wire::rcode::{
+    BADVERS, EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, EDE_NOT_SUPPORTED, FORMERR, NOTIMP, REFUSED,
+    Rcode, SERVFAIL,
+};
+use crate::wire::{LowerName, rtype};
+use crate::zone::{SuffixHashes, Zone};
+
+use authority::{Link, Next};
+use reply::{Owner, Reply};
+use search::Search;
+
+const CLASS_IN: u16 = 1;
+const CLASS_CH: u16 = 3;
+
+//----------- Exchange -------------------------------------------------------
 
 /// How a query came, which decides how long its answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +69,7 @@ pub struct Ticket(pub u32);
 
 /// A request and its reply slot.
 pub struct Exchange<'a> {
-    /// Holds the query, then the reply; its length bounds the reply.
+    /// Holds the query, then the reply; at least `ANSWER_SIZE_MIN` octets, and bounds the reply.
     pub buffer: &'a mut [u8],
     /// Octets of the query.
     pub query_len: usize,
@@ -44,25 +79,282 @@ pub struct Exchange<'a> {
     pub verdict: Verdict,
 }
 
-/// What one core keeps between batches.
+//----------- CoreState ------------------------------------------------------
+
+/// What one core keeps between batches: counters, and room for a batch in progress.
 pub struct CoreState {
     /// Verdicts and drop reasons.
     pub counters: Arc<Counters>,
+    plans: Box<[Plan]>,
+    chain: Plan,
 }
 
 impl CoreState {
     /// A core's state, counting into `counters`.
     pub fn new(counters: Arc<Counters>) -> CoreState {
-        CoreState { counters }
+        let plans = (0..BATCH_COUNT_MAX).map(|_| Plan::new()).collect();
+        CoreState { counters, plans, chain: Plan::new() }
     }
 }
+
+/// One query between the passes.
+struct Plan {
+    task: Task,
+    query: Query,
+    zone: usize,
+    search: Search,
+    name: LowerName,
+    hashes: SuffixHashes,
+}
+
+#[derive(Clone, Copy)]
+enum Task {
+    Drop(DropReason),
+    /// An answer without records; whether the question is repeated.
+    Code(Rcode, Option<u16>, u8),
+    Chaos,
+    Search,
+}
+
+impl Plan {
+    fn new() -> Plan {
+        Plan {
+            task: Task::Drop(DropReason::TooShort),
+            query: Query::default(),
+            zone: 0,
+            search: Search::default(),
+            name: LowerName::new(),
+            hashes: [0; NAME_LABELS_MAX + 1],
+        }
+    }
+
+    /// Pass 1.
+    #[inline]
+    fn read(&mut self, snapshot: &Snapshot, exchange: &Exchange<'_>) {
+        self.task = match read_query(exchange.buffer, exchange.query_len, &mut self.name) {
+            Ok(query) => {
+                self.query = query;
+                self.decide(snapshot, exchange.transport)
+            }
+            Err(fault) => {
+                self.query = Query { question_end: HEADER_LEN, ..Query::default() };
+                match fault {
+                    Fault::TooShort => Task::Drop(DropReason::TooShort),
+                    Fault::Response => Task::Drop(DropReason::Response),
+                    Fault::Malformed => Task::Code(FORMERR, None, 0),
+                    Fault::Opcode(end) => {
+                        self.query.question_end = end;
+                        Task::Code(NOTIMP, None, u8::from(end > HEADER_LEN))
+                    }
+                }
+            }
+        };
+    }
+
+    /// What a query that could be read asks for.
+    #[inline]
+    fn decide(&mut self, snapshot: &Snapshot, transport: Transport) -> Task {
+        let query = self.query;
+        //= RFC 6891, 6.1.3
+        //# If a responder does not implement the VERSION level of the
+        //# request, then it MUST respond with RCODE=BADVERS.
+        if query.edns.is_some_and(|edns| edns.version > 0) {
+            return Task::Code(BADVERS, None, 1);
+        }
+        match query.qclass {
+            CLASS_IN => {}
+            CLASS_CH => return Task::Chaos,
+            _ => return Task::Code(REFUSED, Some(EDE_NOT_AUTHORITATIVE), 1),
+        }
+        match query.qtype {
+            rtype::OPT | rtype::TKEY | rtype::TSIG => return Task::Code(FORMERR, None, 1),
+            rtype::MAILA | rtype::MAILB => return Task::Code(NOTIMP, None, 1),
+            //= RFC 5936, 4.2
+            //# AXFR sessions over UDP transport are not defined.
+            rtype::AXFR if transport == Transport::Datagram => {
+                return Task::Code(FORMERR, None, 1);
+            }
+            rtype::AXFR => return Task::Code(REFUSED, Some(EDE_NOT_SUPPORTED), 1),
+            //= RFC 1995, 2
+            //# the server ... may also be a single SOA record
+            rtype::IXFR => self.query.qtype = rtype::SOA,
+            _ => {}
+        }
+        snapshot.key().suffixes(&self.name, &mut self.hashes);
+        self.search_in_zone(snapshot)
+    }
+
+    /// Finds the zone and starts the search in it.
+    #[inline]
+    fn search_in_zone(&mut self, snapshot: &Snapshot) -> Task {
+        let depth = self.name.depth();
+        let mut found = snapshot.find_zone(&self.name, &self.hashes, depth);
+        // The DS of a zone lies in its parent, if the parent is served here too.
+        if self.query.qtype == rtype::DS
+            && depth > 0
+            && found.is_some_and(|(_, apex_depth)| apex_depth == depth)
+        {
+            found = snapshot.find_zone(&self.name, &self.hashes, depth - 1).or(found);
+        }
+        let Some((zone, apex_depth)) = found else {
+            return Task::Code(REFUSED, Some(EDE_NOT_AUTHORITATIVE), 1);
+        };
+        self.zone = zone;
+        match zone_of(snapshot, zone) {
+            None => Task::Code(SERVFAIL, Some(EDE_NOT_READY), 1),
+            Some(zone) => {
+                self.search = Search::start(zone, apex_depth, &self.name, &self.hashes);
+                Task::Search
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn zone_of(snapshot: &Snapshot, zone: usize) -> Option<&Zone> {
+    match &snapshot.zones()[zone].1 {
+        ZoneState::Serving(zone) => Some(zone),
+        ZoneState::Failed => None,
+    }
+}
+
+//----------- answer_batch ---------------------------------------------------
 
 /// Settles every exchange; at most `BATCH_COUNT_MAX` of them.
 pub fn answer_batch(
     snapshot: &Snapshot,
-    now: std::time::Duration,
+    _now: Duration,
     core: &mut CoreState,
     exchanges: &mut [Exchange<'_>],
 ) {
-    let _ = (snapshot, now, core, exchanges);
+    let CoreState { counters, plans, chain } = core;
+    let plans = &mut plans[..exchanges.len()];
+    let mut searching = 0;
+    for (plan, exchange) in plans.iter_mut().zip(&*exchanges) {
+        plan.read(snapshot, exchange);
+        searching += usize::from(is_searching(plan));
+    }
+    while searching > 0 {
+        for plan in plans.iter_mut().filter(|plan| is_searching(plan)) {
+            if let Some(zone) = zone_of(snapshot, plan.zone) {
+                plan.search.look(zone, &plan.hashes);
+            }
+        }
+        searching = 0;
+        for plan in plans.iter_mut().filter(|plan| is_searching(plan)) {
+            if let Some(zone) = zone_of(snapshot, plan.zone) {
+                plan.search.compare(zone, &plan.name, &plan.hashes);
+            }
+            searching += usize::from(is_searching(plan));
+        }
+    }
+    for (plan, exchange) in plans.iter().zip(exchanges) {
+        exchange.verdict = write(snapshot, plan, chain, exchange, counters);
+    }
+}
+
+#[inline(always)]
+fn is_searching(plan: &Plan) -> bool {
+    matches!(plan.task, Task::Search) && !plan.search.is_done()
+}
+
+/// Pass 3.
+#[inline]
+fn write(
+    snapshot: &Snapshot,
+    plan: &Plan,
+    chain: &mut Plan,
+    exchange: &mut Exchange<'_>,
+    counters: &Counters,
+) -> Verdict {
+    if let Task::Drop(reason) = plan.task {
+        counters.count_drop(reason);
+        return Verdict::Drop(reason);
+    }
+    let identity = snapshot.identity();
+    let limit = match (exchange.transport, plan.query.edns) {
+        (Transport::Stream, _) => MESSAGE_SIZE_MAX,
+        (Transport::Datagram, None) => ANSWER_SIZE_MIN,
+        //= RFC 6891, 6.2.3
+        //# Values lower than 512 MUST be treated as equal to 512.
+        (Transport::Datagram, Some(edns)) => usize::from(edns.udp_size)
+            .clamp(ANSWER_SIZE_MIN, identity.answer_size_max.max(ANSWER_SIZE_MIN)),
+    };
+    let limit = limit.min(exchange.buffer.len());
+    let mut reply = Reply::new(&mut *exchange.buffer, &plan.query, limit, identity.nsid.as_deref());
+    let mut question_count = 1;
+    match plan.task {
+        Task::Code(rcode, ede, questions) => {
+            (reply.rcode, reply.ede, question_count) = (rcode, ede, questions);
+        }
+        Task::Chaos => chaos::answer(identity, &plan.name, plan.query.qtype, &mut reply),
+        Task::Search => follow(snapshot, plan, chain, &mut reply),
+        Task::Drop(_) => {}
+    }
+    counters.count_reply(reply.rcode, reply.truncated);
+    Verdict::Reply(reply.finish(question_count))
+}
+
+/// Writes the answer, link by link.
+#[inline]
+fn follow(snapshot: &Snapshot, plan: &Plan, chain: &mut Plan, reply: &mut Reply<'_>) {
+    let Some(zone) = zone_of(snapshot, plan.zone) else { return };
+    let link = Link {
+        zone,
+        name: &plan.name,
+        hashes: &plan.hashes,
+        search: plan.search,
+        owner: Owner::Ends { end: plan.query.question_end - 4, len: plan.name.len() },
+        qtype: plan.query.qtype,
+        key: snapshot.key(),
+        first: true,
+    };
+    if let Next::Chain(at) = link.answer(reply) {
+        follow_chain(snapshot, plan, chain, reply, at);
+    }
+}
+
+/// Looks up the targets of CNAME and DNAME records as long as they lie in zones served here.
+#[inline(never)]
+fn follow_chain(
+    snapshot: &Snapshot,
+    plan: &Plan,
+    chain: &mut Plan,
+    reply: &mut Reply<'_>,
+    mut at: usize,
+) {
+    let mut seen = [0; CHAIN_LINKS_MAX + 1];
+    seen[0] = plan.hashes[plan.name.depth()];
+    chain.query = plan.query;
+    for links in 1..=CHAIN_LINKS_MAX {
+        if chain.name.read_compressed(reply.message(), at).is_none() {
+            return;
+        }
+        snapshot.key().suffixes(&chain.name, &mut chain.hashes);
+        let hash = chain.hashes[chain.name.depth()];
+        if seen[..links].contains(&hash) {
+            return;
+        }
+        seen[links] = hash;
+        // A target elsewhere is the client's to look up; so is one in a zone that did not load.
+        if !matches!(chain.search_in_zone(snapshot), Task::Search) {
+            return;
+        }
+        let Some(zone) = zone_of(snapshot, chain.zone) else { return };
+        let search = chain.search.run(zone, &chain.name, &chain.hashes);
+        let link = Link {
+            zone,
+            name: &chain.name,
+            hashes: &chain.hashes,
+            search,
+            owner: Owner::Starts { at, len: chain.name.len() },
+            qtype: plan.query.qtype,
+            key: snapshot.key(),
+            first: false,
+        };
+        match link.answer(reply) {
+            Next::Done => return,
+            Next::Chain(next) => at = next,
+        }
+    }
 }

@@ -4,17 +4,26 @@
 //!   mmap (anonymous, private) ── madvise(HUGEPAGE) ── &[u8] / &mut [u8] ── munmap on drop
 //! ```
 //!
+//! Below 64 KiB a region is an aligned block of the heap instead: a hundred thousand small zones
+//! would otherwise be as many mappings.
+//!
 //! Zones and packet buffers live in regions rather than on the heap for three reasons: the address
 //! space can be asked for in huge pages (a random access then costs 15 % less, see
 //! `ARCHITECTURE.md`), pages that are never touched never become resident, and a retired zone goes
 //! back to the kernel at once instead of staying in an allocator's lists.
 
+use std::alloc::{self, Layout};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 /// Huge pages are asked for from this size on: below it they would only cost memory.
 const HUGE_PAGE_LEN: usize = 2 << 20;
+
+/// From this size on a region is a mapping of its own.
+const MAPPED_LEN_MIN: usize = 64 << 10;
+/// A cache line: what the zone index relies on.
+const HEAP_ALIGN: usize = 64;
 
 //----------- Region ---------------------------------------------------------
 
@@ -36,6 +45,13 @@ impl Region {
     pub fn new(len: usize) -> io::Result<Region> {
         if len == 0 {
             return Ok(Region { start: NonNull::dangling(), len });
+        }
+        if len < MAPPED_LEN_MIN {
+            // SAFETY:
+            // - The layout has a size above zero.
+            let start = unsafe { alloc::alloc_zeroed(heap_layout(len)) };
+            let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
+            return Ok(Region { start, len });
         }
         // SAFETY:
         // - A private anonymous mapping at an address of the kernel's choice aliases nothing.
@@ -71,7 +87,7 @@ impl Region {
         const PAGE_LEN: usize = 4096;
         let start = range.start.next_multiple_of(PAGE_LEN);
         let end = range.end.min(self.len) / PAGE_LEN * PAGE_LEN;
-        if start < end {
+        if start < end && self.len >= MAPPED_LEN_MIN {
             // SAFETY:
             // - The range is page aligned and inside this mapping, which `&mut self` owns alone;
             //   dropped anonymous pages read as zero, a valid value of `u8`.
@@ -86,13 +102,17 @@ impl Region {
     }
 }
 
+fn heap_layout(len: usize) -> Layout {
+    Layout::from_size_align(len, HEAP_ALIGN).expect("a small size and a power of two")
+}
+
 impl Deref for Region {
     type Target = [u8];
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
         // SAFETY:
-        // - `start` is a live mapping of `len` initialised (zeroed) octets, or dangling with 0.
+        // - `start` is live memory of `len` initialised (zeroed) octets, or dangling with 0.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -108,7 +128,12 @@ impl DerefMut for Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        if self.len > 0 {
+        if self.len == 0 {
+        } else if self.len < MAPPED_LEN_MIN {
+            // SAFETY:
+            // - `new` allocated it with this layout, and nothing borrows it.
+            unsafe { alloc::dealloc(self.start.as_ptr(), heap_layout(self.len)) };
+        } else {
             // SAFETY:
             // - The mapping was made by `new` with this address and length, and nothing borrows it.
             unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };

@@ -1,53 +1,146 @@
 //! Zones: from text to prepared fragments and an index.
 //!
 //! ```text
-//!   Source ──> text (several parts at once) ──> stage ──> check ──> nodes + index = Zone
+//!   Source ──> text (several parts at once) ──> stage ──sort──> build + check ──> finish ──> Zone
+//!
+//!   Zone      index: hash ──> node          one cache line
+//!             pool:  node ──> RRsets        one or two, next to each other
 //! ```
+//!
+//! Every name that exists has a node, empty non-terminals included, so that whether a name exists
+//! is one search and the closest encloser is a search by depth: there is no tree.
 
+mod build;
+mod check;
 pub mod diagnostic;
+mod finish;
+mod hash;
+mod index;
+pub mod node;
+mod prepare;
 pub mod source;
+mod stage;
 pub mod text;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use hash::{HashKey, SuffixHashes};
+pub use index::{Index, Probe};
+pub use node::{Link, Node, Rrset, flag};
 pub use source::{Source, SourceText, Text};
 
-use crate::wire::Name;
+use crate::memory::{Region, prefetch};
+use crate::wire::{LowerName, Name};
 
-/// The per-boot secret of the index's hash.
-#[derive(Clone, Copy)]
-pub struct HashKey(pub [u64; 2]);
+//----------- Zone -----------------------------------------------------------
 
-/// One zone, compiled.
+/// One zone, compiled: immutable, shared by all cores.
 pub struct Zone {
     apex: Name,
+    lower_apex: LowerName,
+    index: Index,
+    pool: Region,
+    pool_used: usize,
+    /// Position of the apex's node.
+    apex_at: usize,
+    /// A node of its own with the SOA as negative answers carry it.
+    negative: Box<[u8]>,
+    depth_max: usize,
+    serial: u32,
+    record_count: usize,
+    name_count: usize,
 }
 
 impl Zone {
-    /// The zone's name.
+    /// The zone's name, as configured.
     pub fn apex(&self) -> &Name {
         &self.apex
     }
 
+    /// The zone's name, ready for comparing.
+    #[inline(always)]
+    pub fn lower_apex(&self) -> &LowerName {
+        &self.lower_apex
+    }
+
+    /// The names.
+    #[inline(always)]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The node at `position`, which came from the index or from a link.
+    #[inline(always)]
+    pub fn node(&self, position: usize) -> Node<'_> {
+        Node::at(&self.pool, position)
+    }
+
+    /// Asks for the node at `position`: nearly all nodes end in the second cache line.
+    #[inline(always)]
+    pub fn prefetch(&self, position: usize) {
+        prefetch(&self.pool, position);
+        prefetch(&self.pool, position + 47);
+    }
+
+    /// The position of the apex's node.
+    #[inline(always)]
+    pub fn apex_at(&self) -> usize {
+        self.apex_at
+    }
+
+    /// The SOA for negative answers (RFC 2308, 3): its TTL is no more than its minimum field.
+    #[inline(always)]
+    pub fn negative_soa(&self) -> Option<Rrset<'_>> {
+        Node::at(&self.negative, 0).rrset(crate::wire::rtype::SOA)
+    }
+
+    /// Labels of the deepest name.
+    #[inline(always)]
+    pub fn depth_max(&self) -> usize {
+        self.depth_max
+    }
+
     /// The serial of its SOA.
     pub fn serial(&self) -> u32 {
-        0
+        self.serial
     }
 
     /// Records in it.
     pub fn record_count(&self) -> usize {
-        0
+        self.record_count
     }
 
     /// Names that own records.
     pub fn name_count(&self) -> usize {
-        0
+        self.name_count
     }
 
     /// Octets of memory it holds.
     pub fn memory_len(&self) -> usize {
-        0
+        self.index.memory_len() + self.pool_used
+    }
+
+    /// The node of the name whose suffix of `depth` labels has `hash`.
+    pub fn find(&self, name: &LowerName, depth: usize, hash: u64) -> Option<usize> {
+        let mut probe = self.index.probe(hash);
+        while let Some(candidate) = probe {
+            if self.is_node_of(candidate.node, name, depth) {
+                return Some(candidate.node);
+            }
+            probe = self.index.probe_on(candidate);
+        }
+        None
+    }
+
+    /// Whether the node at `position` is named by the last `depth` labels of `name`, which is at
+    /// or below the apex.
+    #[inline(always)]
+    pub fn is_node_of(&self, position: usize, name: &LowerName, depth: usize) -> bool {
+        let relative = name.suffix_at(depth)..name.len() - self.lower_apex.len();
+        self.node(position).owner() == &name.padded()[relative]
     }
 }
+
+//----------- load -----------------------------------------------------------
 
 /// How to load.
 pub struct LoadOptions {
@@ -61,12 +154,22 @@ pub struct LoadOptions {
 pub struct Loaded {
     /// The zone, unless a diagnostic is an error.
     pub zone: Option<Zone>,
-    /// Errors and warnings in the order of the text.
+    /// Errors and warnings: of the text first, then of the zone as a whole.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 /// Reads, checks and compiles the zone `apex` from `path`.
 pub fn load(apex: &Name, path: &str, source: &dyn Source, options: &LoadOptions) -> Loaded {
-    let _ = (path, source, options);
-    Loaded { zone: Some(Zone { apex: apex.clone() }), diagnostics: Vec::new() }
+    let mut lower_apex = LowerName::new();
+    lower_apex.read(apex.as_wire()).expect("a name is a name");
+    let threads = options.threads.clamp(1, 16);
+    let outcome =
+        text::read(apex, path, source, threads, &|| stage::Stage::new(options.key, &lower_apex));
+    let mut diagnostics = outcome.diagnostics;
+    let files = outcome.files;
+    let stages = outcome.parts;
+    let zone =
+        finish::finish(apex, lower_apex, &stages, &files, options.key, threads, &mut diagnostics);
+    let broken = diagnostics.iter().any(|found| found.severity == Severity::Error);
+    Loaded { zone: zone.filter(|_| !broken), diagnostics }
 }

@@ -1,0 +1,228 @@
+//! Answers from one zone, once the closest encloser is known (RFC 1034, 4.3.2, as RFC 4592 and
+//! RFC 6672 amend it).
+//!
+//! ```text
+//!   closest encloser ─┬─ hidden by a cut ──────────> referral
+//!                     ├─ below a DNAME ────────────> DNAME, CNAME ──> next link
+//!                     ├─ is the name itself ───┐
+//!                     ├─ has a wildcard child ─┴──> data, CNAME ──> next link, or NODATA
+//!                     └─ otherwise ────────────────> NXDOMAIN
+//! ```
+
+use crate::limits::NAME_LEN_MAX;
+use crate::wire::rcode::{NXDOMAIN, YXDOMAIN};
+use crate::wire::{LowerName, rtype};
+use crate::zone::{HashKey, Node, SuffixHashes, Zone, flag};
+
+use super::reply::{Owner, Reply, Section};
+use super::search::Search;
+
+/// What follows a link of the chain.
+pub enum Next {
+    /// The reply is complete.
+    Done,
+    /// The name at this octet of the reply is to be looked up.
+    Chain(usize),
+}
+
+/// One link: a name, where it stands in the reply, and what was found for it.
+pub struct Link<'a> {
+    /// The zone.
+    pub zone: &'a Zone,
+    /// The name asked for.
+    pub name: &'a LowerName,
+    /// Its suffixes' hashes.
+    pub hashes: &'a SuffixHashes,
+    /// The finished search.
+    pub search: Search,
+    /// Where the name stands.
+    pub owner: Owner,
+    /// QTYPE.
+    pub qtype: u16,
+    /// The hash's secret, for wildcards.
+    pub key: HashKey,
+    /// Whether this is the question itself, not the target of a CNAME or DNAME.
+    pub first: bool,
+}
+
+impl Link<'_> {
+    /// Writes this link's records.
+    #[inline]
+    pub fn answer(&self, reply: &mut Reply<'_>) -> Next {
+        let node = self.zone.node(self.search.node);
+        let flags = node.flags();
+        let exact = self.search.low == self.name.depth();
+        if flags & (flag::CUT | flag::OCCLUDED | flag::DNAME) != 0
+            && let Some(next) = self.hidden(node, exact, reply)
+        {
+            return next;
+        }
+        reply.authoritative |= self.first;
+        if exact {
+            return self.records(node, reply);
+        }
+        if flags & flag::WILDCARD_CHILD != 0
+            && let Some(wildcard) = self.wildcard(node)
+        {
+            return self.records(wildcard, reply);
+        }
+        reply.rcode = NXDOMAIN;
+        self.negative(reply);
+        Next::Done
+    }
+
+    /// The wildcard directly below the closest encloser.
+    fn wildcard(&self, encloser: Node<'_>) -> Option<Node<'_>> {
+        let hash = self.key.wildcard_child(self.hashes[self.search.low]);
+        let mut probe = self.zone.index().probe(hash);
+        while let Some(candidate) = probe {
+            let node = self.zone.node(candidate.node);
+            if node.owner().strip_prefix(b"\x01*") == Some(encloser.owner()) {
+                return Some(node);
+            }
+            probe = self.zone.index().probe_on(candidate);
+        }
+        None
+    }
+
+    /// The records of `node` under the name that was asked.
+    #[inline]
+    fn records(&self, node: Node<'_>, reply: &mut Reply<'_>) -> Next {
+        let rrset = match self.qtype {
+            //= RFC 8482, 4.1
+            //# A DNS responder that receives an ANY query MAY decline to provide
+            //# a conventional ANY response or MAY instead send a response with a
+            //# single RRset
+            rtype::ANY => node.rrsets().find(|rrset| rrset.count > 0),
+            rtype::RRSIG => return self.all_signatures(node, reply),
+            qtype => node.rrset(qtype).filter(|rrset| rrset.count > 0),
+        };
+        if let Some(rrset) = rrset {
+            match reply.rrset(Section::Answer, rrset, self.owner) {
+                None => reply.truncated = true,
+                // The answer to "who serves this zone" comes with their addresses (RFC 9609, 4.2).
+                Some(start) if rrset.rtype == rtype::NS => {
+                    reply.addresses(self.zone, rrset, start, false);
+                }
+                Some(_) => {}
+            }
+            return Next::Done;
+        }
+        if node.flags() & flag::CNAME != 0
+            && let Some(cname) = node.rrset(rtype::CNAME)
+        {
+            return match reply.rrset(Section::Answer, cname, self.owner) {
+                None => {
+                    reply.truncated = true;
+                    Next::Done
+                }
+                Some(start) => Next::Chain(start + 12),
+            };
+        }
+        self.negative(reply);
+        Next::Done
+    }
+
+    #[cold]
+    fn all_signatures(&self, node: Node<'_>, reply: &mut Reply<'_>) -> Next {
+        let mut any = false;
+        for rrset in node.rrsets() {
+            any |= rrset.signatures().0 > 0;
+            if !reply.signatures_alone(Section::Answer, rrset, self.owner) {
+                reply.truncated = true;
+                return Next::Done;
+            }
+        }
+        if !any {
+            self.negative(reply);
+        }
+        Next::Done
+    }
+
+    /// The SOA of a negative answer (RFC 2308, 2).
+    #[inline]
+    fn negative(&self, reply: &mut Reply<'_>) {
+        let Some(soa) = self.zone.negative_soa() else { return };
+        let owner = self.owner.suffix(reply.message(), self.zone.lower_apex().len());
+        if reply.rrset(Section::Authority, soa, owner).is_none() {
+            reply.truncated = true;
+        }
+    }
+
+    /// What a cut or a DNAME at or above `node` makes of the question; `None` if nothing.
+    #[inline(never)]
+    fn hidden(&self, node: Node<'_>, exact: bool, reply: &mut Reply<'_>) -> Option<Next> {
+        let (node, depth) = if node.flags() & flag::OCCLUDED != 0 {
+            let depth = node.cut_depth();
+            (self.zone.node(self.zone.find(self.name, depth, self.hashes[depth])?), depth)
+        } else {
+            (node, self.search.low)
+        };
+        let exact = exact && depth == self.name.depth();
+        if node.flags() & flag::CUT != 0 {
+            //= RFC 4035, 3.1.4.1
+            //# The DS RRset ... is authoritative at the parent side of the zone cut
+            if exact && self.qtype == rtype::DS {
+                return None;
+            }
+            self.referral(node, depth, reply);
+            return Some(Next::Done);
+        }
+        if node.flags() & flag::DNAME != 0 && !exact {
+            return Some(self.dname(node, depth, reply));
+        }
+        None
+    }
+
+    fn referral(&self, cut: Node<'_>, depth: usize, reply: &mut Reply<'_>) {
+        let Some(servers) = cut.rrset(rtype::NS) else { return };
+        let owner = self.owner.suffix(reply.message(), self.name.suffix_len(depth));
+        let Some(start) = reply.rrset(Section::Authority, servers, owner) else {
+            reply.truncated = true;
+            return;
+        };
+        if reply.dnssec_ok()
+            && let Some(ds) = cut.rrset(rtype::DS)
+            && reply.rrset(Section::Authority, ds, owner).is_none()
+        {
+            reply.truncated = true;
+        }
+        reply.addresses(self.zone, servers, start, true);
+    }
+
+    fn dname(&self, node: Node<'_>, depth: usize, reply: &mut Reply<'_>) -> Next {
+        reply.authoritative |= self.first;
+        let Some(dname) = node.rrset(rtype::DNAME) else { return Next::Done };
+        let owner = self.owner.suffix(reply.message(), self.name.suffix_len(depth));
+        let Some(start) = reply.rrset(Section::Answer, dname, owner) else {
+            reply.truncated = true;
+            return Next::Done;
+        };
+        let prefix_len = self.name.suffix_at(depth);
+        let target = dname.first_rdata();
+        //= RFC 6672, 2.2
+        //# If the new name is too long ... the server MUST return YXDOMAIN
+        if prefix_len + target.len() > NAME_LEN_MAX {
+            reply.rcode = YXDOMAIN;
+            return Next::Done;
+        }
+        let target_at = start + dname.body.len() - target.len();
+        let mut prefix = [0; NAME_LEN_MAX];
+        let prefix = &mut prefix[..prefix_len];
+        match self.owner {
+            // The client's letter case where the client's name is at hand.
+            Owner::Ends { end, len } => {
+                prefix.copy_from_slice(&reply.message()[end - len..end - len + prefix_len]);
+            }
+            Owner::Starts { .. } => prefix.copy_from_slice(&self.name.as_wire()[..prefix_len]),
+        }
+        match reply.synthesized_cname(self.owner, dname.ttl(), prefix, target_at, target.len()) {
+            None => {
+                reply.truncated = true;
+                Next::Done
+            }
+            Some(_) if matches!(self.qtype, rtype::CNAME | rtype::ANY) => Next::Done,
+            Some(name_at) => Next::Chain(name_at),
+        }
+    }
+}

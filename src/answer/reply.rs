@@ -1,0 +1,358 @@
+//! Writes a reply over its query, from prepared RRsets.
+//!
+//! ```text
+//!   | header | question, as the client wrote it | answer | authority | additional | OPT |
+//!   0        12                    question_end ^        ^ at ──>         limit ^
+//! ```
+//!
+//! The question stays where it is, letter case and all, and the records' owners point into it.
+//! Room for OPT is set aside from the start, so that it always fits.
+
+use crate::limits::{HEADER_LEN, POINTER_TARGET_MAX};
+use crate::wire::query::{Edns, Query};
+use crate::wire::rcode::Rcode;
+use crate::wire::rtype;
+use crate::zone::node::{WITHIN, owner_len};
+use crate::zone::{Rrset, Zone};
+
+const OPT_LEN: usize = 11;
+const OPTION_NSID: u16 = 3;
+const OPTION_EDE: u16 = 15;
+const EDE_LEN: usize = 6;
+
+//----------- Owner ----------------------------------------------------------
+
+/// Where the name that owns the records stands in the message.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner {
+    /// It ends, uncompressed, at this octet: the question's name or a suffix of it.
+    Ends {
+        /// The octet after the root's.
+        end: usize,
+        /// Octets of the name.
+        len: usize,
+    },
+    /// It starts at `at` and may be compressed: a name in RDATA.
+    Starts {
+        /// Its first octet.
+        at: usize,
+        /// Octets of the name, uncompressed.
+        len: usize,
+    },
+}
+
+impl Owner {
+    /// Octets of the name.
+    pub fn len(self) -> usize {
+        match self {
+            Owner::Ends { len, .. } | Owner::Starts { len, .. } => len,
+        }
+    }
+
+    /// The owner's suffix of `len` octets.
+    pub fn suffix(self, message: &[u8], len: usize) -> Owner {
+        match self {
+            Owner::Ends { end, .. } => Owner::Ends { end, len },
+            Owner::Starts { .. } => Owner::Starts { at: self.target(message, len), len },
+        }
+    }
+
+    /// Where a pointer to the suffix of `suffix_len` octets points.
+    #[inline(always)]
+    fn target(self, message: &[u8], suffix_len: usize) -> usize {
+        match self {
+            Owner::Ends { end, .. } => end - suffix_len,
+            Owner::Starts { at, len } => skip_octets(message, at, len - suffix_len),
+        }
+    }
+}
+
+/// Moves `count` octets of expanded name on from `at`, through pointers.
+fn skip_octets(message: &[u8], mut at: usize, mut count: usize) -> usize {
+    loop {
+        let len = message[at] as usize;
+        if len >= 0xC0 {
+            at = (len & 0x3F) << 8 | message[at + 1] as usize;
+        } else if count == 0 {
+            return at;
+        } else {
+            at += len + 1;
+            count -= len + 1;
+        }
+    }
+}
+
+//----------- Section --------------------------------------------------------
+
+/// Where records go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// ANCOUNT.
+    Answer = 0,
+    /// NSCOUNT.
+    Authority = 1,
+    /// ARCOUNT.
+    Additional = 2,
+}
+
+//----------- Reply ----------------------------------------------------------
+
+/// A reply under construction.
+pub struct Reply<'a> {
+    buffer: &'a mut [u8],
+    at: usize,
+    limit: usize,
+    counts: [u16; 3],
+    edns: Option<Edns>,
+    /// The response code.
+    pub rcode: Rcode,
+    /// AA.
+    pub authoritative: bool,
+    /// TC.
+    pub truncated: bool,
+    /// An Extended DNS Error to explain the code.
+    pub ede: Option<u16>,
+    nsid: &'a [u8],
+}
+
+impl<'a> Reply<'a> {
+    /// A reply over the query in `buffer`, of at most `limit` octets.
+    pub fn new(buffer: &'a mut [u8], query: &Query, limit: usize, nsid: Option<&'a [u8]>) -> Self {
+        let nsid = match query.edns {
+            Some(Edns { nsid: true, .. }) => nsid,
+            _ => None,
+        };
+        let opt_len = match query.edns {
+            None => 0,
+            Some(_) => OPT_LEN + nsid.map_or(0, |nsid| 4 + nsid.len()),
+        };
+        Reply {
+            buffer,
+            at: query.question_end,
+            limit: limit.saturating_sub(opt_len),
+            counts: [0; 3],
+            edns: query.edns,
+            rcode: 0,
+            authoritative: false,
+            truncated: false,
+            ede: None,
+            nsid: nsid.unwrap_or(&[]),
+        }
+    }
+
+    /// The octets written so far.
+    pub fn message(&self) -> &[u8] {
+        &self.buffer[..self.at]
+    }
+
+    /// Whether signatures are wanted.
+    #[inline(always)]
+    pub fn dnssec_ok(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// Adds a whole RRset, and its signatures if they are wanted. Returns where its body starts,
+    /// or `None` if it did not fit and nothing was written.
+    #[inline]
+    pub fn rrset(&mut self, section: Section, rrset: Rrset<'_>, owner: Owner) -> Option<usize> {
+        let start = self.at;
+        let end = start + rrset.body.len();
+        if end > self.limit {
+            return None;
+        }
+        self.buffer[start..end].copy_from_slice(rrset.body);
+        self.at = end;
+        let target =
+            if owner.len() > 1 { owner.target(&self.buffer[..start], owner.len()) } else { 0 };
+        if target > POINTER_TARGET_MAX {
+            self.at = start;
+            return None;
+        }
+        if target > HEADER_LEN {
+            point_owners(&mut self.buffer[start..end], target);
+        }
+        for fix in rrset.fixes() {
+            let target = if fix.what & WITHIN != 0 {
+                start + (fix.what & !WITHIN) as usize
+            } else {
+                owner.target(&self.buffer[..start], fix.what as usize)
+            };
+            debug_assert!(target <= POINTER_TARGET_MAX);
+            let pointer = 0xC000 | target as u16;
+            let at = start + fix.position;
+            self.buffer[at..at + 2].copy_from_slice(&pointer.to_be_bytes());
+        }
+        self.counts[section as usize] += rrset.count;
+        if self.dnssec_ok() && !self.signatures(section, rrset, target) {
+            self.at = start;
+            self.counts[section as usize] -= rrset.count;
+            return None;
+        }
+        Some(start)
+    }
+
+    /// Adds the signatures over `rrset`, whose owner stands at `target` (0: the root).
+    fn signatures(&mut self, section: Section, rrset: Rrset<'_>, target: usize) -> bool {
+        let (count, body) = rrset.signatures();
+        let start = self.at;
+        let end = start + body.len();
+        if end > self.limit {
+            return false;
+        }
+        self.buffer[start..end].copy_from_slice(body);
+        if target > HEADER_LEN {
+            point_owners(&mut self.buffer[start..end], target);
+        }
+        self.at = end;
+        self.counts[section as usize] += count;
+        true
+    }
+
+    /// Adds only the signatures over `rrset`: what a query for RRSIG is answered with.
+    pub fn signatures_alone(&mut self, section: Section, rrset: Rrset<'_>, owner: Owner) -> bool {
+        let target = if owner.len() > 1 { owner.target(self.message(), owner.len()) } else { 0 };
+        self.signatures(section, rrset, target)
+    }
+
+    /// Adds the CNAME that a DNAME makes (RFC 6672, 3.1): `prefix_len` octets of the owner and
+    /// then the name at `target_at`, which is the root if `target_len` is 1. Returns where the
+    /// new name starts, or `None` if it did not fit.
+    pub fn synthesized_cname(
+        &mut self,
+        owner: Owner,
+        ttl: u32,
+        prefix: &[u8],
+        target_at: usize,
+        target_len: usize,
+    ) -> Option<usize> {
+        let pointer_len = if target_len == 1 { 1 } else { 2 };
+        let rdlen = prefix.len() + pointer_len;
+        let end = self.at + 12 + rdlen;
+        let owner_at = owner.target(self.message(), owner.len());
+        if end > self.limit || target_at > POINTER_TARGET_MAX || owner_at > POINTER_TARGET_MAX {
+            return None;
+        }
+        let record = &mut self.buffer[self.at..end];
+        record[0..2].copy_from_slice(&(0xC000 | owner_at as u16).to_be_bytes());
+        record[2..4].copy_from_slice(&rtype::CNAME.to_be_bytes());
+        record[4..6].copy_from_slice(&[0, 1]);
+        record[6..10].copy_from_slice(&ttl.to_be_bytes());
+        record[10..12].copy_from_slice(&(rdlen as u16).to_be_bytes());
+        record[12..12 + prefix.len()].copy_from_slice(prefix);
+        let pointer = (0xC000 | target_at as u16).to_be_bytes();
+        record[12 + prefix.len()..].copy_from_slice(if target_len == 1 { &[0] } else { &pointer });
+        let name_at = self.at + 12;
+        self.at = end;
+        self.counts[Section::Answer as usize] += 1;
+        Some(name_at)
+    }
+
+    /// Adds the addresses of the name servers of `rrset`, whose body was written at `start`.
+    ///
+    //= RFC 9471, 3.1
+    //# If the message size constraints prevent the inclusion of all glue records for in-domain
+    //# name servers, the server must set the TC (Truncated) flag
+    pub fn addresses(&mut self, zone: &Zone, rrset: Rrset<'_>, start: usize, referral: bool) {
+        for link in rrset.links() {
+            zone.prefetch(link.node);
+        }
+        for required in [true, false] {
+            for link in rrset.links().filter(|link| link.required == required) {
+                let node = zone.node(link.node);
+                let len = node.owner().len() + zone.lower_apex().len();
+                let owner = Owner::Starts { at: start + link.position, len };
+                for rtype in [rtype::A, rtype::AAAA] {
+                    let Some(rrset) = node.rrset(rtype) else { continue };
+                    let fits = self.rrset(Section::Additional, rrset, owner).is_some();
+                    if !fits && required && referral {
+                        self.truncated = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds a TXT record of class CH that nobody stored.
+    pub fn chaos_txt(&mut self, text: &str) {
+        let text = &text.as_bytes()[..text.len().min(255)];
+        let end = self.at + 13 + text.len();
+        if end > self.limit {
+            self.truncated = true;
+            return;
+        }
+        let record = &mut self.buffer[self.at..end];
+        record[..10].copy_from_slice(&[0xC0, 12, 0, rtype::TXT as u8, 0, 3, 0, 0, 0, 0]);
+        record[10..12].copy_from_slice(&(text.len() as u16 + 1).to_be_bytes());
+        record[12] = text.len() as u8;
+        record[13..].copy_from_slice(text);
+        self.at = end;
+        self.counts[Section::Answer as usize] += 1;
+    }
+
+    /// Writes header and OPT; returns the length of the message.
+    #[inline]
+    pub fn finish(mut self, question_count: u8) -> usize {
+        if let Some(edns) = self.edns {
+            self.opt(edns);
+        }
+        let header = &mut self.buffer[..HEADER_LEN];
+        // QR, the opcode and RD as they came, AA and TC; RA, Z and AD clear.
+        header[2] = 0x80
+            | header[2] & 0x79
+            | u8::from(self.authoritative) << 2
+            | u8::from(self.truncated) << 1;
+        //= RFC 4035, 3.1.6
+        //# The CD bit ... MUST be copied
+        header[3] = header[3] & 0x10 | (self.rcode & 0xF) as u8;
+        header[4..6].copy_from_slice(&[0, question_count]);
+        for (section, count) in self.counts.iter().enumerate() {
+            header[6 + section * 2..8 + section * 2].copy_from_slice(&count.to_be_bytes());
+        }
+        self.at
+    }
+
+    fn opt(&mut self, edns: Edns) {
+        let start = self.at;
+        let mut at = start + OPT_LEN;
+        if !self.nsid.is_empty() {
+            let end = at + 4 + self.nsid.len();
+            self.buffer[at..at + 2].copy_from_slice(&OPTION_NSID.to_be_bytes());
+            self.buffer[at + 2..at + 4].copy_from_slice(&(self.nsid.len() as u16).to_be_bytes());
+            self.buffer[at + 4..end].copy_from_slice(self.nsid);
+            at = end;
+        }
+        if let Some(code) = self.ede
+            && at + EDE_LEN <= self.limit + OPT_LEN
+        {
+            self.buffer[at..at + 2].copy_from_slice(&OPTION_EDE.to_be_bytes());
+            self.buffer[at + 2..at + 4].copy_from_slice(&[0, 2]);
+            self.buffer[at + 4..at + 6].copy_from_slice(&code.to_be_bytes());
+            at += EDE_LEN;
+        }
+        let rdlen = (at - start - OPT_LEN) as u16;
+        let opt = &mut self.buffer[start..start + OPT_LEN];
+        opt[0] = 0;
+        opt[1..3].copy_from_slice(&rtype::OPT.to_be_bytes());
+        opt[3..5].copy_from_slice(&(crate::limits::ANSWER_SIZE_DEFAULT as u16).to_be_bytes());
+        opt[5] = (self.rcode >> 4) as u8;
+        opt[6] = 0;
+        //= RFC 3225, 3
+        //# The DO bit of the query MUST be copied in the response.
+        opt[7] = u8::from(edns.dnssec_ok) << 7;
+        opt[8] = 0;
+        opt[9..11].copy_from_slice(&rdlen.to_be_bytes());
+        self.at = at;
+        self.counts[Section::Additional as usize] += 1;
+    }
+}
+
+/// Points the owner of every record of `body` to `target`.
+fn point_owners(body: &mut [u8], target: usize) {
+    let pointer = (0xC000 | target as u16).to_be_bytes();
+    let mut at = 0;
+    while at < body.len() {
+        debug_assert_eq!(owner_len(&body[at..]), 2);
+        body[at..at + 2].copy_from_slice(&pointer);
+        at += 12 + u16::from_be_bytes([body[at + 10], body[at + 11]]) as usize;
+    }
+}

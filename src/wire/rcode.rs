@@ -1,0 +1,28 @@
+//! Response codes (RFC 6895, 2.3) and Extended DNS Errors (RFC 8914).
+
+/// A response code; those above 15 need EDNS.
+pub type Rcode = u16;
+
+/// No error.
+pub const NOERROR: Rcode = 0;
+/// The query could not be read.
+pub const FORMERR: Rcode = 1;
+/// The server could not answer.
+pub const SERVFAIL: Rcode = 2;
+/// The name does not exist.
+pub const NXDOMAIN: Rcode = 3;
+/// The kind of query is not supported.
+pub const NOTIMP: Rcode = 4;
+/// The server does not answer this.
+pub const REFUSED: Rcode = 5;
+/// A name would have become too long (RFC 6672, 2.2).
+pub const YXDOMAIN: Rcode = 6;
+/// The EDNS version is not supported.
+pub const BADVERS: Rcode = 16;
+
+/// EDE: the server is not up and running for this zone yet.
+pub const EDE_NOT_READY: u16 = 14;
+/// EDE: not authoritative for the name.
+pub const EDE_NOT_AUTHORITATIVE: u16 = 20;
+/// EDE: the operation is not supported.
+pub const EDE_NOT_SUPPORTED: u16 = 21;

@@ -1,0 +1,346 @@
+//! From staged records to nodes: sorted by hash, several ranges of hashes at once.
+//!
+//! ```text
+//!   stages (text order)  ──gather by hash range──>  sort  ──one name at a time──>  nodes
+//!                             one thread per range           in that range's part of the pool
+//! ```
+//!
+//! Nodes come out in the order of their hashes, which is the order of the index's buckets: the
+//! index is then written front to back.
+
+use crate::memory::Region;
+use crate::wire::{LowerName, rtype};
+
+use super::check::{Finding, check_name};
+use super::node::{
+    BLOCK_HEADER_LEN, DIRECTORY_ENTRY_LEN, FULL, NODE_HEADER_LEN, REQUIRED, WITHIN, flag,
+};
+use super::prepare::Prepared;
+use super::stage::{Entry, Stage, Staged};
+
+/// How far ahead records are prefetched: they are read in hash order, that is, at random.
+const PREFETCH_AHEAD: usize = 16;
+
+/// Pools below this are copied into exactly what they need.
+const SMALL_POOL_LEN: usize = 2 << 20;
+
+//----------- Built ----------------------------------------------------------
+
+/// A name in RDATA whose node is to be found once all nodes are placed.
+pub struct PendingLink {
+    /// Where in the pool the link's node belongs.
+    pub at: usize,
+    /// The name, wire form, lower case.
+    pub target: Box<[u8]>,
+    /// The referral needs it.
+    pub required: bool,
+    /// For the warning when there is no address.
+    pub file: u16,
+    pub line: u32,
+}
+
+/// What one range of hashes gave.
+#[derive(Default)]
+pub struct Built {
+    /// `(hash, position in the pool)` in ascending order of the hashes.
+    pub nodes: Vec<(u64, usize)>,
+    pub findings: Vec<Finding>,
+    /// Positions of nodes whose owner starts with a wildcard label.
+    pub wildcards: Vec<usize>,
+    pub links: Vec<PendingLink>,
+    pub hides: bool,
+    pub depth_max: usize,
+    pub record_count: usize,
+    pub name_count: usize,
+    pub pool_used: usize,
+}
+
+/// Builds the nodes of all stages into one pool. Position 0 of the pool is never a node.
+pub fn build(
+    stages: &[Stage],
+    apex: &LowerName,
+    threads: usize,
+) -> std::io::Result<(Region, Vec<Built>)> {
+    let gathered: Vec<Vec<(Entry, u32)>> = in_parallel(threads, |i| gather(stages, i, threads));
+    let mut starts = vec![8];
+    for entries in &gathered {
+        let size: usize = entries.iter().map(|(entry, _)| entry.size_max()).sum();
+        starts.push(starts[starts.len() - 1] + size.next_multiple_of(64));
+    }
+    let mut pool = Region::new(starts[threads].max(64))?;
+    let mut rest = &mut pool[8..];
+    let mut built = Vec::new();
+    std::thread::scope(|scope| {
+        let mut running = Vec::new();
+        for (i, entries) in gathered.into_iter().enumerate() {
+            let (mine, after) = rest.split_at_mut((starts[i + 1] - starts[i]).min(rest.len()));
+            rest = after;
+            let start = starts[i];
+            running
+                .push(scope.spawn(move || Builder::new(stages, apex, mine, start).build(&entries)));
+        }
+        built.extend(running.into_iter().map(|thread| thread.join().expect("no panic")));
+    });
+    if let [only] = &built[..]
+        && pool.len() < SMALL_POOL_LEN
+    {
+        // A hundred thousand small zones should not each keep room for what was never written.
+        let used = 8 + only.pool_used;
+        let mut exact = Region::new(used)?;
+        exact.copy_from_slice(&pool[..used]);
+        pool = exact;
+    }
+    Ok((pool, built))
+}
+
+/// Runs `job(0)` to `job(count - 1)` on a thread each and returns their results in order.
+pub fn in_parallel<T: Send>(count: usize, job: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    if count == 1 {
+        return vec![job(0)];
+    }
+    std::thread::scope(|scope| {
+        let job = &job;
+        let running: Vec<_> = (0..count).map(|i| scope.spawn(move || job(i))).collect();
+        running.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    })
+}
+
+/// The entries of one range of hashes, sorted by hash and then by the order of the text.
+fn gather(stages: &[Stage], range: usize, ranges: usize) -> Vec<(Entry, u32)> {
+    let total: usize = stages.iter().map(|stage| stage.entries.len()).sum();
+    let mut entries = Vec::with_capacity(total / ranges + total / ranges / 16 + 1024);
+    for (part, stage) in stages.iter().enumerate() {
+        for &entry in &stage.entries {
+            if ((u128::from(entry.hash) * ranges as u128) >> 64) as usize == range {
+                entries.push((entry, part as u32));
+            }
+        }
+    }
+    entries.sort_unstable_by_key(|&(entry, part)| (entry.hash, entry.is_ancestor(), part, entry));
+    entries
+}
+
+//----------- Builder --------------------------------------------------------
+
+struct Builder<'a> {
+    stages: &'a [Stage],
+    apex: &'a LowerName,
+    pool: &'a mut [u8],
+    /// Position of `pool` in the whole pool.
+    start: usize,
+    used: usize,
+    built: Built,
+    prepared: Prepared,
+    signatures: Prepared,
+    node: Vec<u8>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(
+        stages: &'a [Stage],
+        apex: &'a LowerName,
+        pool: &'a mut [u8],
+        start: usize,
+    ) -> Builder<'a> {
+        Builder {
+            stages,
+            apex,
+            pool,
+            start,
+            used: 0,
+            built: Built::default(),
+            prepared: Prepared::default(),
+            signatures: Prepared::default(),
+            node: Vec::new(),
+        }
+    }
+
+    fn build(mut self, entries: &[(Entry, u32)]) -> Built {
+        self.built.nodes.reserve(entries.len());
+        let mut group: Vec<(Staged<'a>, bool)> = Vec::new();
+        let mut at = 0;
+        while at < entries.len() {
+            let hash = entries[at].0.hash;
+            group.clear();
+            while at < entries.len() && entries[at].0.hash == hash {
+                if let Some(&(ahead, part)) = entries.get(at + PREFETCH_AHEAD) {
+                    self.stages[part as usize].prefetch(ahead);
+                }
+                let (entry, part) = entries[at];
+                group.push((self.stages[part as usize].get(entry), entry.is_ancestor()));
+                at += 1;
+            }
+            if group.len() > 1 {
+                // Equal hashes of different names are next to impossible, and harmless: here the
+                // names are told apart, and a search compares names.
+                group.sort_by_key(|(staged, _)| (staged.depth, staged.owner));
+            }
+            for name in group.chunk_by(|(a, _), (b, _)| a.owner == b.owner) {
+                self.name(hash, name);
+            }
+        }
+        self.built.pool_used = self.used;
+        self.built
+    }
+
+    /// Writes the node of one name.
+    fn name(&mut self, hash: u64, group: &[(Staged<'a>, bool)]) {
+        let first = group[0].0;
+        let mut records: Vec<Staged<'a>> =
+            group.iter().filter(|(_, ancestor)| !ancestor).map(|(staged, _)| *staged).collect();
+        let owner = full_name(first.owner, self.apex);
+        let is_apex = first.owner.is_empty();
+        if records.len() > 1 {
+            records.sort_by_key(|record| (covered(record), record.rtype == rtype::RRSIG));
+            check_name(&mut records, &owner, is_apex, &mut self.built.findings);
+        } else if let [record] = records[..] {
+            check_name(&mut vec![record], &owner, is_apex, &mut self.built.findings);
+        }
+        let rrset_count = records.chunk_by(|a, b| covered(a) == covered(b)).count();
+        self.node.clear();
+        self.node.extend_from_slice(&[0, first.owner.len() as u8]);
+        self.node.extend_from_slice(&(rrset_count as u16).to_le_bytes());
+        self.node.extend_from_slice(&[first.depth as u8, 0, 0, 0]);
+        self.node.extend_from_slice(first.owner);
+        let directory_at = self.node.len();
+        debug_assert_eq!(directory_at, NODE_HEADER_LEN + first.owner.len());
+        self.node.resize(directory_at + rrset_count * DIRECTORY_ENTRY_LEN, 0);
+        let mut flags = if is_apex { flag::APEX } else { 0 };
+        for (i, set) in records.chunk_by(|a, b| covered(a) == covered(b)).enumerate() {
+            let entry_at = directory_at + i * DIRECTORY_ENTRY_LEN;
+            self.rrset(&owner, set, entry_at, is_apex);
+            flags |= match covered(&set[0]) {
+                rtype::NS if !is_apex => flag::CUT,
+                rtype::DNAME => flag::DNAME,
+                rtype::CNAME => flag::CNAME,
+                _ => 0,
+            };
+        }
+        self.node[0] = flags;
+        self.place(hash, flags, records.len(), &first);
+    }
+
+    fn place(&mut self, hash: u64, flags: u8, record_count: usize, first: &Staged<'_>) {
+        let position = self.start + self.used;
+        let pending = |link: &&mut PendingLink| link.at & PENDING != 0;
+        for link in self.built.links.iter_mut().rev().take_while(pending) {
+            link.at = (link.at & !PENDING) + position;
+        }
+        self.pool[self.used..self.used + self.node.len()].copy_from_slice(&self.node);
+        self.used += self.node.len().next_multiple_of(8);
+        self.built.nodes.push((hash, position));
+        self.built.hides |= flags & (flag::CUT | flag::DNAME) != 0;
+        self.built.depth_max = self.built.depth_max.max(first.depth);
+        self.built.record_count += record_count;
+        self.built.name_count += usize::from(record_count > 0);
+        if first.owner.starts_with(b"\x01*") {
+            self.built.wildcards.push(position);
+        }
+    }
+
+    /// Appends one RRset's block and fills its directory entry.
+    fn rrset(&mut self, owner: &LowerName, set: &[Staged<'a>], entry_at: usize, is_apex: bool) {
+        let kind = covered(&set[0]);
+        self.prepared.clear();
+        self.signatures.clear();
+        let (mut count, mut signature_count) = (0u16, 0u16);
+        let ttl = set.iter().map(|record| record.ttl).min().unwrap_or(0);
+        for record in set {
+            if record.rtype == rtype::RRSIG {
+                self.signatures.record(owner, record.rtype, record.ttl, record.rdata);
+                signature_count += 1;
+            } else {
+                self.prepared.record(owner, kind, ttl, record.rdata);
+                count += 1;
+            }
+        }
+        let mut targets = Vec::new();
+        if kind == rtype::NS {
+            for (record, &position) in set.iter().zip(&self.prepared.name_positions) {
+                if let Some((target, required)) = self.link_target(record, owner, is_apex) {
+                    targets.push((position, target, required, record));
+                }
+            }
+        }
+        let start = self.node.len();
+        let full = signature_count > 0 || !self.prepared.fixes.is_empty() || !targets.is_empty();
+        if full {
+            let header = [
+                &(self.signatures.body.len() as u32).to_le_bytes()[..],
+                &signature_count.to_le_bytes(),
+                &(self.prepared.fixes.len() as u16).to_le_bytes(),
+                &(targets.len() as u16).to_le_bytes(),
+                &[0, 0],
+            ];
+            header.iter().for_each(|octets| self.node.extend_from_slice(octets));
+            debug_assert_eq!(self.node.len(), start + BLOCK_HEADER_LEN);
+        }
+        self.node.extend_from_slice(&self.prepared.body);
+        if full {
+            self.node.extend_from_slice(&self.signatures.body);
+            for (position, what) in &self.prepared.fixes {
+                debug_assert!(what & WITHIN != 0 || *what <= 255);
+                self.node.extend_from_slice(&position.to_le_bytes());
+                self.node.extend_from_slice(&what.to_le_bytes());
+            }
+            for (position, target, required, record) in targets {
+                let position = if required { position | REQUIRED } else { position };
+                self.node.extend_from_slice(&position.to_le_bytes());
+                self.built.links.push(PendingLink {
+                    at: self.node.len() | PENDING,
+                    target,
+                    required,
+                    file: record.file,
+                    line: record.line,
+                });
+                self.node.extend_from_slice(&[0; 4]);
+            }
+        }
+        let start = start as u32 | if full { FULL } else { 0 };
+        let entry = &mut self.node[entry_at..entry_at + DIRECTORY_ENTRY_LEN];
+        entry[0..2].copy_from_slice(&kind.to_le_bytes());
+        entry[2..4].copy_from_slice(&count.to_le_bytes());
+        entry[4..8].copy_from_slice(&start.to_le_bytes());
+        entry[8..12].copy_from_slice(&(self.prepared.body.len() as u32).to_le_bytes());
+    }
+
+    /// The name server's name if it lies in this zone, and whether it lies at or below the cut.
+    fn link_target(
+        &self,
+        record: &Staged<'_>,
+        owner: &LowerName,
+        is_apex: bool,
+    ) -> Option<(Box<[u8]>, bool)> {
+        let mut target = LowerName::new();
+        target.read(record.rdata)?;
+        let within = |zone: &LowerName| {
+            target.depth() >= zone.depth() && target.suffix(zone.depth()) == zone.as_wire()
+        };
+        within(self.apex).then(|| (target.as_wire().into(), !is_apex && within(owner)))
+    }
+}
+
+/// Marks a link's place as relative to the node under construction.
+const PENDING: usize = 1 << 62;
+
+/// The type a record belongs to: an RRSIG to what it covers.
+pub fn covered(record: &Staged<'_>) -> u16 {
+    match record.rtype {
+        rtype::RRSIG if record.rdata.len() >= 2 => {
+            u16::from_be_bytes([record.rdata[0], record.rdata[1]])
+        }
+        rtype => rtype,
+    }
+}
+
+/// `relative` with the apex appended.
+pub fn full_name(relative: &[u8], apex: &LowerName) -> LowerName {
+    let mut wire = [0; 256];
+    let apex = apex.as_wire();
+    let len = relative.len() + apex.len();
+    wire[..relative.len()].copy_from_slice(relative);
+    wire[relative.len()..len].copy_from_slice(apex);
+    let mut name = LowerName::new();
+    name.read(&wire[..len]).expect("a staged owner is a whole name");
+    name
+}
