@@ -24,8 +24,9 @@ impl HashKey {
     pub fn new(secret: [u8; 16]) -> HashKey {
         let (low, high) = secret.split_at(8);
         let word = |octets: &[u8]| u64::from_le_bytes(octets.try_into().expect("eight octets"));
-        // An even factor would lose a bit with every multiplication.
-        HashKey([word(low), word(high) | 1])
+        // An even factor would lose a bit with every multiplication, and a factor of few or
+        // regular bits would spread badly: whatever the secret, the key looks random.
+        HashKey([scramble(word(low)), scramble(word(low) ^ scramble(word(high))) | 1])
     }
 
     /// Fills `hashes[depth]` for every suffix of `name`.
@@ -76,6 +77,14 @@ impl HashKey {
     }
 }
 
+/// A bijection that leaves no pattern (the finalizer of splitmix64).
+fn scramble(word: u64) -> u64 {
+    let word = word.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    word ^ (word >> 31)
+}
+
 //----------- Tests ----------------------------------------------------------
 
 #[cfg(test)]
@@ -114,9 +123,10 @@ mod tests {
         hashes.sort_unstable();
         assert!(hashes.windows(2).all(|pair| pair[0] != pair[1]));
         // Poisson: with a mean of 6, more than 20 in a bucket has a chance of 1e-6 per bucket.
-        let mut fill = vec![0u32; 1_000_000 / 6];
+        const BUCKETS: usize = 1_000_000 / 6;
+        let mut fill = vec![0u32; BUCKETS];
         for hash in hashes {
-            fill[((u128::from(hash) * fill.len() as u128) >> 64) as usize] += 1;
+            fill[((u128::from(hash) * BUCKETS as u128) >> 64) as usize] += 1;
         }
         assert!(fill.iter().max().unwrap() < &26, "{:?}", fill.iter().max());
     }
