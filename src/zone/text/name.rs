@@ -97,12 +97,8 @@ mod tests {
     use super::*;
 
     fn name(text: &str) -> Result<Vec<u8>, String> {
-        let word = Word {
-            text: text.as_bytes(),
-            at: 0,
-            quoted: false,
-            escaped: text.contains('\\'),
-        };
+        let word =
+            Word { text: text.as_bytes(), at: 0, quoted: false, escaped: text.contains('\\') };
         let mut out = b"before".to_vec();
         write_name(word, b"\x03org\0", &mut out).map_err(|fault| fault.expected.to_string())?;
         Ok(out.split_off(6))

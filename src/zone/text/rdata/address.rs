@@ -91,9 +91,9 @@ pub fn locator(word: Word<'_>, out: &mut Vec<u8>) -> Read<()> {
         if group.is_empty() || group.len() > 4 {
             return Err(fault());
         }
-        let value = group.iter().try_fold(0u16, |value, &octet| {
-            Some(value << 4 | u16::from(hex_digit(octet)?))
-        });
+        let value = group
+            .iter()
+            .try_fold(0u16, |value, &octet| Some(value << 4 | u16::from(hex_digit(octet)?)));
         out.extend_from_slice(&value.ok_or_else(fault)?.to_be_bytes());
     }
     Ok(())

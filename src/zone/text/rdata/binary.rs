@@ -19,8 +19,7 @@ impl HexDigits {
     /// Appends the octets of `word`.
     pub fn take(&mut self, word: Word<'_>, out: &mut Vec<u8>) -> Read<()> {
         for &octet in word.text {
-            let digit =
-                hex_digit(octet).ok_or_else(|| Fault::of(word, "hexadecimal digits"))?;
+            let digit = hex_digit(octet).ok_or_else(|| Fault::of(word, "hexadecimal digits"))?;
             match self.half.take() {
                 None => self.half = Some(digit),
                 Some(high) => out.push(high << 4 | digit),

@@ -117,7 +117,8 @@ fn seconds_of(digits: u64) -> Option<u32> {
         return None;
     }
     let before = year - 1;
-    let leap_days = (before / 4 - before / 100 + before / 400) - (1969 / 4 - 1969 / 100 + 1969 / 400);
+    let leap_days =
+        (before / 4 - before / 100 + before / 400) - (1969 / 4 - 1969 / 100 + 1969 / 400);
     let days = (year - 1970) * 365
         + leap_days
         + month_days[..month as usize - 1].iter().sum::<u64>()
@@ -144,7 +145,11 @@ mod tests {
             let word = Word { text: text.as_bytes(), at: 0, quoted: false, escaped: false };
             let mut out = Vec::new();
             let read = time(word, &mut out).ok();
-            assert_eq!(read.map(|()| out), seconds.map(|s: u32| s.to_be_bytes().to_vec()), "{text}");
+            assert_eq!(
+                read.map(|()| out),
+                seconds.map(|s: u32| s.to_be_bytes().to_vec()),
+                "{text}"
+            );
         }
     }
 }

@@ -87,7 +87,8 @@ fn decimal(text: &[u8], places: u32) -> Option<i64> {
     if fraction.len() > places as usize {
         return None;
     }
-    let value = |part: &[u8]| part.iter().fold(0, |value, octet| value * 10 + i64::from(octet - b'0'));
+    let value =
+        |part: &[u8]| part.iter().fold(0, |value, octet| value * 10 + i64::from(octet - b'0'));
     let scale = 10i64.pow(places - fraction.len() as u32);
     Some(value(whole) * 10i64.pow(places) + value(fraction) * scale)
 }

@@ -13,6 +13,7 @@ mod binary;
 mod dnssec;
 mod location;
 mod number;
+pub(super) use number::{parse_ttl, ttl};
 mod service;
 mod shape;
 mod tunnel;
@@ -81,7 +82,7 @@ pub(super) enum Field {
 }
 
 use Field::{
-    Algorithm, Base64, Hex, HashedName, Ip4, Ip6, Name, Octets, OptionalBase64, Salt, Text, Texts,
+    Algorithm, Base64, HashedName, Hex, Ip4, Ip6, Name, Octets, OptionalBase64, Salt, Text, Texts,
     Time, Ttl, Type, Types, U8, U16, U32,
 };
 
@@ -90,8 +91,16 @@ pub(super) fn fields(rtype: u16) -> Option<&'static [Field]> {
     Some(match rtype {
         rtype::A => &[Ip4],
         rtype::AAAA => &[Ip6],
-        rtype::NS | rtype::MD | rtype::MF | rtype::CNAME | rtype::MB | rtype::MG | rtype::MR
-        | rtype::PTR | rtype::DNAME | rtype::NSAP_PTR => &[Name],
+        rtype::NS
+        | rtype::MD
+        | rtype::MF
+        | rtype::CNAME
+        | rtype::MB
+        | rtype::MG
+        | rtype::MR
+        | rtype::PTR
+        | rtype::DNAME
+        | rtype::NSAP_PTR => &[Name],
         rtype::SOA => &[Name, Name, U32, Ttl, Ttl, Ttl, Ttl],
         rtype::MINFO | rtype::RP | rtype::TALINK => &[Name, Name],
         rtype::MX | rtype::AFSDB | rtype::RT | rtype::KX | rtype::LP => &[U16, Name],
@@ -116,9 +125,7 @@ pub(super) fn fields(rtype: u16) -> Option<&'static [Field]> {
         rtype::IPSECKEY => &[Field::IpsecGateway],
         rtype::AMTRELAY => &[Field::AmtRelay],
         rtype::HIP => &[Field::Hip],
-        rtype::RRSIG | rtype::SIG => {
-            &[Type, Algorithm, U8, Ttl, Time, Time, U16, Name, Base64]
-        }
+        rtype::RRSIG | rtype::SIG => &[Type, Algorithm, U8, Ttl, Time, Time, U16, Name, Base64],
         rtype::NSEC => &[Name, Types],
         rtype::NSEC3 => &[U8, U8, U16, Salt, HashedName, Types],
         rtype::NSEC3PARAM => &[U8, U8, U16, Salt],
@@ -256,20 +263,20 @@ impl<'a> Rdata<'_, 'a> {
             Field::Base64 => self.base64(true),
             Field::OptionalBase64 => self.base64(false),
             Field::Salt => binary::salt(self.need("a salt, or - for none")?, self.out),
-            Field::HashedName => {
-                binary::hashed_name(self.need("a hash in base32hex")?, self.out)
-            }
+            Field::HashedName => binary::hashed_name(self.need("a hash in base32hex")?, self.out),
             Field::Types => dnssec::types(self),
             Field::Type => dnssec::rtype(self.need("a record type")?, self.out),
             Field::Algorithm => dnssec::algorithm(self.need("an algorithm")?, self.out),
-            Field::Certificate => {
-                dnssec::certificate(self.need("a certificate type")?, self.out)
-            }
+            Field::Certificate => dnssec::certificate(self.need("a certificate type")?, self.out),
             Field::Time => dnssec::time(self.need("a time as YYYYMMDDHHmmSS")?, self.out),
-            Field::Eui48 => address::eui(self.need("six octets such as 00-00-5e-00-53-2a")?, 6, self.out),
-            Field::Eui64 => {
-                address::eui(self.need("eight octets such as 00-00-5e-ef-10-00-00-2a")?, 8, self.out)
+            Field::Eui48 => {
+                address::eui(self.need("six octets such as 00-00-5e-00-53-2a")?, 6, self.out)
             }
+            Field::Eui64 => address::eui(
+                self.need("eight octets such as 00-00-5e-ef-10-00-00-2a")?,
+                8,
+                self.out,
+            ),
             Field::Locator64 => {
                 address::locator(self.need("four groups such as 2001:db8:0:1")?, self.out)
             }
@@ -320,9 +327,7 @@ impl<'a> Rdata<'_, 'a> {
             last = Some(word);
         }
         match last {
-            None if required => {
-                Err(Fault { at: self.lexer.at, len: 0, expected: "base64".into() })
-            }
+            None if required => Err(Fault { at: self.lexer.at, len: 0, expected: "base64".into() }),
             Some(word) if !digits.is_whole() => {
                 Err(Fault::of(word, "base64 that ends with a whole group"))
             }
