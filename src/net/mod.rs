@@ -1,31 +1,44 @@
-//! Datagram paths and stream transports: bytes in, bytes out, no DNS type.
+//! Datagram paths and the sockets under them: bytes in, bytes out, no DNS type.
 //!
 //! ```text
 //!   socket ──receive──> Batch of datagrams ──(the caller writes replies in place)──send──> socket
 //! ```
+//!
+//! [`PacketPath`] is the seam. [`UringPath`] is the main path; [`MmsgPath`] is for machines that
+//! forbid io_uring and for measuring the one against the other; [`SimPath`] is for tests.
 
 mod batch;
+mod counters;
+mod mmsg;
+mod peer;
+mod sim;
+pub mod socket;
+mod sys;
+mod uring;
 
 pub use batch::{Batch, Datagram};
+pub use counters::PathCounters;
+pub use mmsg::MmsgPath;
+pub use sim::{Faults, SimPath};
+pub use uring::{UringPath, uring_available};
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The seam between datagrams and whoever answers them. One path per core, owned by its thread.
 pub trait PacketPath {
-    /// Fills the empty `batch` with what has already arrived; never waits.
-    fn receive(&mut self, batch: &mut Batch) -> io::Result<()>;
+    /// Takes what has already arrived, at most `BATCH_COUNT_MAX` datagrams; never waits.
+    ///
+    /// What the last batch did not answer is forgotten, so [`PacketPath::send`] comes first.
+    fn receive(&mut self) -> io::Result<Batch<'_>>;
 
-    /// Sends every reply settled in `batch`, gives its buffers back, and leaves it empty.
-    fn send(&mut self, batch: &mut Batch) -> io::Result<()>;
+    /// Sends every reply settled in the last batch and gives its buffers back.
+    fn send(&mut self) -> io::Result<()>;
 
     /// Waits until a datagram may have arrived, a signal came, or `timeout` has passed.
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+    fn wait(&mut self, timeout: Duration) -> io::Result<()>;
 
     /// What happened on this path so far.
-    fn counters(&self) -> &std::sync::Arc<PathCounters>;
+    fn counters(&self) -> &Arc<PathCounters>;
 }
-
-/// Counted by one path, read by anybody.
-#[derive(Default)]
-pub struct PathCounters {}

@@ -1,0 +1,186 @@
+//! Binding: one socket per core and address, in a group that nobody else may join unnoticed.
+//!
+//! ```text
+//!   probe (no SO_REUSEPORT) ── fails if anybody holds the port ── closed again
+//!   socket of core 0, core 1, ... (SO_REUSEPORT)  <── CBPF: the core a datagram arrived on
+//! ```
+//!
+//! SO_REUSEPORT hides a second instance, which would silently take half of the traffic: the probe
+//! is there to refuse instead. Two that start in the same millisecond both pass the probe; the
+//! TCP listener, which has no SO_REUSEPORT, stops the second.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sys;
+
+//----------- BindError ------------------------------------------------------
+
+/// Why an address could not be taken.
+#[derive(Debug)]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What was tried.
+    pub step: &'static str,
+    /// What the system said.
+    pub error: io::Error,
+    /// Who holds the port, as `name (pid 1)`, if that can be known.
+    pub holder: Option<String>,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.address, self.step, self.error)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// What sockets are given.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOptions {
+    /// Octets of the receive buffer: bursts wait here.
+    pub receive_buffer: usize,
+    /// Octets of the send buffer.
+    pub send_buffer: usize,
+}
+
+//----------- UDP ------------------------------------------------------------
+
+/// Opens the sockets of `cores` for `address`, in the same order.
+pub fn bind_group(
+    address: SocketAddr,
+    cores: &[usize],
+    options: &SocketOptions,
+) -> Result<Vec<UdpSocket>, BindError> {
+    let failed = |step, error: io::Error| {
+        let taken = error.raw_os_error() == Some(libc::EADDRINUSE);
+        let holder = if taken { holder_of(address, "udp") } else { None };
+        BindError { address, step, error, holder }
+    };
+    let open = |address: SocketAddr, shared: bool| -> Result<Socket, BindError> {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))
+            .map_err(|error| failed("open a UDP socket", error))?;
+        let prepare = || -> io::Result<()> {
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.set_reuse_port(shared)?;
+            socket.set_nonblocking(true)
+        };
+        prepare().map_err(|error| failed("prepare a UDP socket", error))?;
+        socket.bind(&address.into()).map_err(|error| failed("bind UDP", error))?;
+        Ok(socket)
+    };
+    let probe = open(address, false)?;
+    // Port 0 asks the system for a port: the whole group must get the same one.
+    let address = probe
+        .local_addr()
+        .ok()
+        .and_then(|local| local.as_socket())
+        .filter(|_| address.port() == 0)
+        .unwrap_or(address);
+    drop(probe);
+    let mut group = Vec::with_capacity(cores.len());
+    for _ in cores {
+        let socket = open(address, true)?;
+        let fd = socket.as_fd();
+        if sys::force_receive_buffer(fd, options.receive_buffer).is_err() {
+            // Without the privilege the system's limit counts.
+            let _ = socket.set_recv_buffer_size(options.receive_buffer);
+        }
+        if sys::force_send_buffer(fd, options.send_buffer).is_err() {
+            let _ = socket.set_send_buffer_size(options.send_buffer);
+        }
+        sys::send_no_fragments(fd, address.is_ipv6())
+            .map_err(|error| failed("turn fragments off", error))?;
+        if address.ip().is_unspecified() {
+            sys::receive_packet_info(fd, address.is_ipv6())
+                .map_err(|error| failed("ask for destination addresses", error))?;
+        }
+        group.push(socket);
+    }
+    if let [first, _, ..] = &group[..] {
+        // Without steering the kernel spreads by a hash of the addresses: slower, still right.
+        let _ = sys::steer_by_core(first.as_fd(), cores);
+    }
+    Ok(group.into_iter().map(Into::into).collect())
+}
+
+//----------- TCP ------------------------------------------------------------
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Opens the TCP listener for `address`.
+pub fn bind_stream(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let open = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|error| {
+        let taken = error.raw_os_error() == Some(libc::EADDRINUSE);
+        let holder = if taken { holder_of(address, "tcp") } else { None };
+        BindError { address, step: "bind TCP", error, holder }
+    })
+}
+
+//----------- Who holds the port ---------------------------------------------
+
+/// Finds the process that has a socket on the port of `address`.
+fn holder_of(address: SocketAddr, protocol: &str) -> Option<String> {
+    let mut inodes = Vec::new();
+    for table in [protocol.to_string(), format!("{protocol}6")] {
+        let Ok(table) = fs::read_to_string(format!("/proc/net/{table}")) else { continue };
+        inodes.extend(
+            table
+                .lines()
+                .skip(1)
+                .filter_map(|line| inode_of(line, address.port()))
+                .map(str::to_string),
+        );
+    }
+    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    for process in processes {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let Ok(open) = fs::read_dir(process.path().join("fd")) else { continue };
+        let holds = open.flatten().any(|fd| {
+            let link = fs::read_link(fd.path()).unwrap_or_default();
+            link.to_str().is_some_and(|link| links.iter().any(|known| known == link))
+        });
+        if holds {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(format!("{} (pid {pid})", name.trim()));
+        }
+    }
+    None
+}
+
+/// The inode of a line of `/proc/net/udp` or `tcp` that listens on `port`.
+fn inode_of(line: &str, port: u16) -> Option<&str> {
+    let mut fields = line.split_whitespace();
+    let local = fields.nth(1)?;
+    let remote = fields.next()?;
+    let inode = fields.nth(6)?;
+    let listens = remote.ends_with(":0000");
+    let local_port = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
+    (listens && local_port == port && inode != "0").then_some(inode)
+}

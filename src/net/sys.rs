@@ -1,0 +1,93 @@
+//! Socket options that no library offers, one function each.
+
+use std::io;
+use std::mem::size_of_val;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// `setsockopt` with any plain value.
+fn set<T>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
+    // SAFETY:
+    // - The pointer and the length describe `value`, which the kernel only reads.
+    // - The descriptor is open for as long as it is borrowed.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(value).cast(),
+            size_of_val(value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends no fragments and ignores path-MTU messages, which anybody can forge (RFC 9715, 3.1).
+pub fn send_no_fragments(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    if ipv6 {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_OMIT)
+    } else {
+        set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_OMIT)
+    }
+}
+
+/// Tells with each datagram which address it was sent to.
+pub fn receive_packet_info(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    if ipv6 {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, &1i32)
+    } else {
+        set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, &1i32)
+    }
+}
+
+/// A receive buffer beyond `net.core.rmem_max`; needs CAP_NET_ADMIN.
+pub fn force_receive_buffer(socket: BorrowedFd<'_>, octets: usize) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(octets as i32))
+}
+
+/// As [`force_receive_buffer`], for sending.
+pub fn force_send_buffer(socket: BorrowedFd<'_>, octets: usize) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &(octets as i32))
+}
+
+/// Gives each datagram to the socket of the core it arrived on: the group's socket `i` is the one
+/// of `cores[i]`. A datagram of another core goes to the socket of its number modulo the group.
+///
+/// ```text
+///   A = cpu;  if A == cores[0] return 0;  if A == cores[1] return 1; ...  return A mod count
+/// ```
+pub fn steer_by_core(socket: BorrowedFd<'_>, cores: &[usize]) -> io::Result<()> {
+    const LOAD_CPU: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
+    let code = |code: u32| code as u16;
+    let step = |code: u16, jt: u8, jf: u8, k: u32| libc::sock_filter { code, jt, jf, k };
+    let mut program = vec![step(code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS), 0, 0, LOAD_CPU)];
+    for (index, &core) in cores.iter().enumerate() {
+        let equal = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+        program.push(step(equal, 0, 1, core as u32));
+        program.push(step(code(libc::BPF_RET | libc::BPF_K), 0, 0, index as u32));
+    }
+    let modulo = code(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K);
+    program.push(step(modulo, 0, 0, cores.len() as u32));
+    program.push(step(code(libc::BPF_RET | libc::BPF_A), 0, 0, 0));
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
+}
+
+/// Datagrams that the kernel dropped because the socket was full.
+pub fn socket_drops(socket: BorrowedFd<'_>) -> Option<u64> {
+    // The order of `SK_MEMINFO_*` in linux/sock_diag.h; drops are the ninth.
+    const DROPS: usize = 8;
+    let mut words = [0u32; DROPS + 1];
+    let mut len = size_of_val(&words) as libc::socklen_t;
+    // SAFETY:
+    // - The kernel writes at most `len` octets to `words`, any of which are valid.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            words.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
+    (result == 0 && len as usize == size_of_val(&words)).then_some(u64::from(words[DROPS]))
+}
