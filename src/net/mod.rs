@@ -11,6 +11,7 @@ mod batch;
 mod counters;
 mod mmsg;
 mod peer;
+mod sched;
 mod sim;
 pub mod socket;
 mod sys;
@@ -19,6 +20,7 @@ mod uring;
 pub use batch::{Batch, Datagram};
 pub use counters::PathCounters;
 pub use mmsg::MmsgPath;
+pub use sched::give_way;
 pub use sim::{Faults, SimPath};
 pub use uring::{UringPath, uring_available};
 

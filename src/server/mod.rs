@@ -1,6 +1,26 @@
-//! Wiring: workers, configuration, start-up, signals. The only layer that speaks.
+//! Wiring: configuration, start-up, workers, control. The only layer that speaks.
+//!
+//! ```text
+//!   cli ──> config ──> startup: bind ── drop privileges ── load zones ── workers ── ready
+//!                                                                            │
+//!   control thread  <── SIGHUP, SIGUSR1, SIGTERM          one pinned thread per core: worker
+//!        └── loads, publishes, prints, stops              one thread for TCP: stream
+//! ```
+
+mod cli;
+mod config;
+mod control;
+mod cores;
+mod keys;
+mod report;
+mod startup;
+mod stream;
+mod worker;
+mod zones;
+
+use std::process::ExitCode;
 
 /// Runs the program: its arguments, its exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    cli::run()
 }

@@ -1,0 +1,13 @@
+//! The cores belong to their paths: threads that load zones take only what is left.
+
+/// Lets this thread, and those it starts, run only when nothing else wants their core.
+///
+/// SCHED_IDLE rather than a low priority: a loader at nice 19 still gets one time slice in fifty,
+/// several milliseconds during which its core answers nothing.
+pub fn give_way() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY:
+    // - The kernel reads `parameters`, a live value; 0 means the calling thread. A refusal leaves
+    //   the thread as it was, which costs latency during a reload and nothing else.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) };
+}

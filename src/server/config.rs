@@ -1,0 +1,233 @@
+//! The configuration file: strict TOML, every error with its place and the nearest valid spelling.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::limits::{
+    ANSWER_SIZE_DEFAULT, ANSWER_SIZE_MAX, ANSWER_SIZE_MIN, CORES_MAX, IDENTITY_LEN_MAX,
+    STREAM_CONNECTIONS_DEFAULT, STREAM_IDLE_SECONDS,
+};
+use crate::snapshot::Identity;
+use crate::wire::Name;
+
+use super::keys::{Errors, Table};
+
+/// Octets of a socket's receive buffer unless configured: 40 ms of 200,000 queries a second, as
+/// the kernel counts them (some 1 KiB each).
+const RECEIVE_BUFFER_DEFAULT: usize = 8 << 20;
+
+//----------- Config ---------------------------------------------------------
+
+/// How datagrams are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PathChoice {
+    /// io_uring where it is allowed, otherwise recvmmsg.
+    Auto,
+    /// io_uring.
+    Uring,
+    /// recvmmsg and sendmmsg.
+    Mmsg,
+}
+
+/// One zone to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneConfig {
+    /// Its name.
+    pub name: Name,
+    /// Its file; `None` is the sample zone in the binary.
+    pub file: Option<PathBuf>,
+}
+
+impl ZoneConfig {
+    /// The zone that is served when nothing is configured.
+    pub fn sample() -> ZoneConfig {
+        ZoneConfig { name: "example.".parse().expect("a name"), file: None }
+    }
+}
+
+/// Everything that is configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: Vec<SocketAddr>,
+    /// Empty: every core this process may run on.
+    pub cores: Vec<usize>,
+    pub path: PathChoice,
+    pub user: Option<String>,
+    pub identity: Identity,
+    pub receive_buffer: usize,
+    pub stream_connections: usize,
+    pub stream_idle: Duration,
+    pub zones: Vec<ZoneConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 5300))],
+            cores: Vec::new(),
+            path: PathChoice::Auto,
+            user: None,
+            identity: Identity::default(),
+            receive_buffer: RECEIVE_BUFFER_DEFAULT,
+            stream_connections: STREAM_CONNECTIONS_DEFAULT,
+            stream_idle: Duration::from_secs(STREAM_IDLE_SECONDS),
+            zones: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `file`; the error lists everything that is wrong, a line each.
+    pub fn read(file: &Path) -> Result<Config, String> {
+        let text = fs::read_to_string(file).map_err(|error| {
+            format!("{}: cannot read the configuration: {error}", file.display())
+        })?;
+        let directory = file.parent().unwrap_or(Path::new(""));
+        Config::parse(&file.display().to_string(), &text, directory)
+    }
+
+    /// Parses `text`; relative zone files lie in `directory`.
+    pub fn parse(file: &str, text: &str, directory: &Path) -> Result<Config, String> {
+        let errors = Errors::new(file, text);
+        let mut config = Config::default();
+        if let Some(root) = errors.parse() {
+            let mut root = Table::new(&errors, root, "");
+            match root.integer("version", 1, 1) {
+                Some(_) => {}
+                None if root.has("version") => {}
+                None => errors.whole("the key \"version\" is missing: write version = 1"),
+            }
+            if let Some(mut server) = root.table("server") {
+                config.server(&mut server);
+                server.finish();
+            }
+            for mut zone in root.tables("zone") {
+                let name = zone.parsed::<Name>("name", "a domain name such as example.org.");
+                let path = zone.string("file");
+                if let (Some(name), Some(path)) = (name, path) {
+                    if config.zones.iter().any(|other| other.name == name) {
+                        zone.error("name", &format!("zone {name} is named twice: remove one"));
+                    }
+                    config.zones.push(ZoneConfig { name, file: Some(directory.join(path)) });
+                }
+                zone.require(&["name", "file"]);
+                zone.finish();
+            }
+            root.finish();
+        }
+        errors.into_result(config)
+    }
+
+    fn server(&mut self, server: &mut Table<'_>) {
+        if let Some(listen) = server.list::<SocketAddr>(
+            "listen",
+            "an address and a port such as \"192.0.2.1:53\" or \"[::]:53\"",
+        ) {
+            if listen.is_empty() {
+                server.error("listen", "expected at least one address and port");
+            }
+            self.listen = listen;
+        }
+        if let Some(cores) = server.integers("cores", 0, CORES_MAX as i64 - 1) {
+            self.cores = cores.into_iter().map(|core| core as usize).collect();
+        }
+        let paths =
+            [("auto", PathChoice::Auto), ("uring", PathChoice::Uring), ("mmsg", PathChoice::Mmsg)];
+        if let Some(path) = server.choice("path", &paths) {
+            self.path = path;
+        }
+        self.user = server.string("user").or(self.user.take());
+        let (min, max) = (ANSWER_SIZE_MIN as i64, ANSWER_SIZE_MAX as i64);
+        if let Some(size) = server.integer("answer_size_max", min, max) {
+            self.identity.answer_size_max = size as usize;
+        } else {
+            self.identity.answer_size_max = ANSWER_SIZE_DEFAULT;
+        }
+        self.identity.version = server.text("version", IDENTITY_LEN_MAX);
+        self.identity.hostname = server.text("hostname", IDENTITY_LEN_MAX);
+        self.identity.id = server.text("id", IDENTITY_LEN_MAX);
+        self.identity.nsid = server.text("nsid", IDENTITY_LEN_MAX).map(String::into_bytes);
+        if let Some(size) = server.size("receive_buffer", 4 << 10, 1 << 30) {
+            self.receive_buffer = size;
+        }
+        if let Some(mut tcp) = server.table("tcp") {
+            if let Some(connections) = tcp.integer("connections", 1, 1_000_000) {
+                self.stream_connections = connections as usize;
+            }
+            if let Some(idle) = tcp.duration("idle") {
+                self.stream_idle = idle;
+            }
+            tcp.finish();
+        }
+    }
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse("ring53.toml", text, Path::new("/etc"))
+    }
+
+    #[test]
+    fn a_whole_configuration() {
+        let config = parse(
+            "version = 1\n[server]\nlisten = [\"0.0.0.0:53\", \"[::]:53\"]\ncores = [0, 1]\n\
+             path = \"mmsg\"\nreceive_buffer = \"4MiB\"\nnsid = \"a\"\n\
+             tcp = { connections = 10, idle = \"3s\" }\n\
+             [[zone]]\nname = \"example.org.\"\nfile = \"example.org.zone\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.listen.len(), 2);
+        assert_eq!(config.cores, [0, 1]);
+        assert_eq!(config.path, PathChoice::Mmsg);
+        assert_eq!(config.receive_buffer, 4 << 20);
+        assert_eq!(config.stream_idle, Duration::from_secs(3));
+        assert_eq!(config.zones[0].file.as_deref(), Some(Path::new("/etc/example.org.zone")));
+    }
+
+    #[test]
+    fn errors_name_the_place_and_the_nearest_spelling() {
+        for (text, expected) in [
+            (
+                "version = 1\n[server]\nlistn = []\n",
+                "ring53.toml:3:1: unknown key \"listn\": did you mean \"listen\"?",
+            ),
+            ("version = 2\n", "ring53.toml:1:11: version: expected a number from 1 to 1"),
+            ("[server]\n", "ring53.toml: the key \"version\" is missing"),
+            (
+                "version = 1\n[server]\ncores = [\"a\"]\n",
+                "ring53.toml:3:10: cores: expected a number",
+            ),
+            (
+                "version = 1\n[server]\npath = \"urinng\"\n",
+                "ring53.toml:3:8: path: expected \"auto\", \"uring\" or \"mmsg\": did you mean \"uring\"?",
+            ),
+            (
+                "version = 1\n[server]\nlisten = [\"1.2.3.4\"]\n",
+                "ring53.toml:3:11: listen: expected an address and a port",
+            ),
+            (
+                "version = 1\n[server]\nanswer_size_max = 99\n",
+                "ring53.toml:3:19: answer_size_max: expected a number from 512 to 4096",
+            ),
+            (
+                "version = 1\n[[zone]]\nname = \"a..b\"\nfile = \"x\"\n",
+                "ring53.toml:3:8: name: expected a domain name",
+            ),
+            (
+                "version = 1\n[[zone]]\nname = \"a\"\n",
+                "ring53.toml:2:1: the key \"file\" is missing",
+            ),
+            ("version = 1\n[server\n", "ring53.toml:2:"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(expected), "{error}\n  does not contain\n{expected}");
+        }
+    }
+}

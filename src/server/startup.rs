@@ -1,0 +1,258 @@
+//! From a configuration to a server that answers, in the order that fails early and safely.
+//!
+//! ```text
+//!   cores, path ── bind every port ── become the user ── load the zones ── start the threads ── ready
+//! ```
+//!
+//! Ports come first, because they are what most often goes wrong and what needs the privilege;
+//! zone files are read as the user the server runs as, so that a reload can read them too.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::thread;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{self, User};
+
+use crate::answer::{CoreState, Counters};
+use crate::memory::epoch::{Published, Reader};
+use crate::net::socket::{BindError, SocketOptions, bind_group, bind_stream};
+use crate::net::{MmsgPath, PacketPath, PathCounters, UringPath, uring_available};
+use crate::snapshot::Snapshot;
+
+use super::config::{Config, PathChoice};
+use super::control::{self, Running};
+use super::report::Reported;
+use super::stream::{self, StreamLimits};
+use super::zones::{ZoneSet, hash_key};
+use super::{cores, worker};
+
+/// Serves until a signal ends it. `reread` reads the configuration again.
+pub fn serve(config: Config, reread: &dyn Fn() -> Result<Config, String>) -> Result<(), String> {
+    let core_list = cores::settle(&config.cores)?;
+    raise_limits();
+    let path = choose_path(config.path)?;
+    let (groups, listeners) = bind_all(&config, &core_list)?;
+    if let Some(user) = &config.user {
+        become_user(user)?;
+    }
+    let mut zones = ZoneSet::new(hash_key()?);
+    let snapshot = zones.load(&config, cores::allowed().len().max(core_list.len()));
+    let mut published = Published::new(snapshot, core_list.len() + 1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut threads = Vec::new();
+    let mut reported = Vec::new();
+    for (sockets, &core) in groups.into_iter().zip(&core_list) {
+        let (thread, report) =
+            start_core(core, path, sockets, published.reader(), Arc::clone(&stop))?;
+        threads.push(thread);
+        reported.push(report);
+    }
+    let limits = StreamLimits { connections: config.stream_connections, idle: config.stream_idle };
+    let answers = Arc::new(Counters::default());
+    reported.push(Reported { name: "tcp".into(), answers: Arc::clone(&answers), path: None });
+    let (reader, stop_stream) = (published.reader(), Arc::clone(&stop));
+    threads.push(spawn("ring53-tcp".into(), move || {
+        stream::run(listeners, reader, CoreState::new(answers), limits, &stop_stream)
+    })?);
+    announce(&config, &core_list, path, &zones);
+    // Without a supervisor that wants to know, there is nobody to tell.
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    control::run(Running { config, zones, published, threads, reported, stop }, reread)
+}
+
+fn announce(config: &Config, core_list: &[usize], path: PathChoice, zones: &ZoneSet) {
+    let (serving, all) = zones.serving();
+    let listen: Vec<String> = config.listen.iter().map(SocketAddr::to_string).collect();
+    let path = if path == PathChoice::Uring { "io_uring" } else { "recvmmsg" };
+    eprintln!(
+        "ring53: serving {serving} of {all} zones on {} (UDP and TCP), cores {core_list:?}, {path}",
+        listen.join(", "),
+    );
+    if let [zone] = &config.zones[..]
+        && zone.file.is_none()
+    {
+        let address = config.listen[0];
+        eprintln!(
+            "ring53: this is a sample; try   dig @{} -p {} www.example A",
+            address.ip(),
+            address.port()
+        );
+        eprintln!("ring53: then write a ring53.toml and run   ring53 serve --config ring53.toml");
+    }
+}
+
+//----------- Limits and path ------------------------------------------------
+
+/// Takes what the hard limits allow: rings lock memory, connections need descriptors.
+fn raise_limits() {
+    for resource in [Resource::RLIMIT_MEMLOCK, Resource::RLIMIT_NOFILE] {
+        if let Ok((_, hard)) = getrlimit(resource) {
+            // Whether it was enough shows when it is used.
+            let _ = setrlimit(resource, hard, hard);
+        }
+    }
+}
+
+fn choose_path(choice: PathChoice) -> Result<PathChoice, String> {
+    if choice == PathChoice::Mmsg {
+        return Ok(PathChoice::Mmsg);
+    }
+    let Err(error) = uring_available() else { return Ok(PathChoice::Uring) };
+    let reason = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "io_uring is forbidden here (a container's seccomp profile, or kernel.io_uring_disabled)"
+        }
+        Some(libc::ENOMEM) => {
+            "too little memory may be locked for io_uring (raise LimitMEMLOCK or ulimit -l)"
+        }
+        Some(libc::ENOSYS | libc::EINVAL) => "this kernel's io_uring is too old (6.1 is needed)",
+        _ => "io_uring does not start",
+    };
+    if choice == PathChoice::Uring {
+        return Err(format!("{reason}: {error}; use path = \"mmsg\" or \"auto\""));
+    }
+    eprintln!("ring53: {reason}: {error}; using recvmmsg instead");
+    Ok(PathChoice::Mmsg)
+}
+
+//----------- Sockets --------------------------------------------------------
+
+/// For each core, its sockets; and the TCP listeners.
+type Bound = (Vec<Vec<UdpSocket>>, Vec<TcpListener>);
+
+fn bind_all(config: &Config, core_list: &[usize]) -> Result<Bound, String> {
+    let options =
+        SocketOptions { receive_buffer: config.receive_buffer, send_buffer: config.receive_buffer };
+    let mut groups: Vec<Vec<UdpSocket>> = core_list.iter().map(|_| Vec::new()).collect();
+    let mut listeners = Vec::new();
+    for &address in &config.listen {
+        let group = bind_group(address, core_list, &options).map_err(explain)?;
+        // Port 0 was replaced by one of the system's choice: TCP follows.
+        let local = group.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
+        for (sockets, socket) in groups.iter_mut().zip(group) {
+            sockets.push(socket);
+        }
+        listeners.push(bind_stream(local).map_err(explain)?);
+    }
+    Ok((groups, listeners))
+}
+
+/// A bind error for people: what is wrong and the ways out.
+fn explain(failed: BindError) -> String {
+    let remedy = match failed.error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => format!(
+            "port {} needs a privilege. Any of these gives it:\n  \
+             setcap cap_net_bind_service=+ep on the ring53 binary;\n  \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd unit, or a systemd socket;\n  \
+             sysctl net.ipv4.ip_unprivileged_port_start={};\n  \
+             start as root with --user to become another user afterwards",
+            failed.address.port(),
+            failed.address.port(),
+        ),
+        Some(libc::EADDRINUSE) => match &failed.holder {
+            Some(holder) if holder.starts_with("systemd-resolve") => format!(
+                "{holder} holds the port. Write DNSStubListener=no under [Resolve] in \
+                 /etc/systemd/resolved.conf and restart systemd-resolved, or listen on one address \
+                 instead of all"
+            ),
+            Some(holder) if holder.starts_with("ring53") => format!(
+                "another ring53, {holder}, holds the port: the two would share its traffic. Stop \
+                 it, or send it SIGHUP to reload"
+            ),
+            Some(holder) => format!("{holder} holds the port: stop it or choose another port"),
+            None => "another process holds the port (run as root to see which)".into(),
+        },
+        Some(libc::EADDRNOTAVAIL) => {
+            let own = own_addresses();
+            format!("this machine does not have the address; it has {}", own.join(", "))
+        }
+        Some(libc::EAFNOSUPPORT) => "this kernel has no IPv6: leave the address out".into(),
+        _ => "see the system's message above".into(),
+    };
+    format!("{failed}: {remedy}")
+}
+
+fn own_addresses() -> Vec<String> {
+    let Ok(addresses) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let ip = |address: nix::ifaddrs::InterfaceAddress| {
+        let storage = address.address?;
+        let v4 = storage.as_sockaddr_in().map(|address| address.ip().to_string());
+        v4.or_else(|| storage.as_sockaddr_in6().map(|address| address.ip().to_string()))
+    };
+    addresses.filter_map(ip).collect()
+}
+
+//----------- Privileges -----------------------------------------------------
+
+fn become_user(name: &str) -> Result<(), String> {
+    let user = User::from_name(name)
+        .map_err(|error| format!("user {name}: {error}"))?
+        .ok_or_else(|| format!("user {name} does not exist: create it or choose another"))?;
+    let failed = |error: nix::Error| {
+        format!(
+            "cannot become user {name}: {error} (only root can; start without --user otherwise)"
+        )
+    };
+    unistd::setgroups(&[user.gid]).map_err(failed)?;
+    unistd::setgid(user.gid).map_err(failed)?;
+    unistd::setuid(user.uid).map_err(failed)
+}
+
+//----------- Threads --------------------------------------------------------
+
+/// A thread of the server.
+pub type Thread = thread::JoinHandle<io::Result<()>>;
+
+fn spawn(
+    name: String,
+    job: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<Thread, String> {
+    thread::Builder::new()
+        .name(name.clone())
+        .spawn(job)
+        .map_err(|error| format!("cannot start the thread {name}: {error}"))
+}
+
+/// Starts the pinned thread of `core` and waits until its path is up.
+fn start_core(
+    core: usize,
+    path: PathChoice,
+    sockets: Vec<UdpSocket>,
+    snapshot: Reader<Snapshot>,
+    stop: Arc<AtomicBool>,
+) -> Result<(Thread, Reported), String> {
+    let answers = Arc::new(Counters::default());
+    let state_answers = Arc::clone(&answers);
+    let (ready, started) = mpsc::channel();
+    let thread = spawn(format!("ring53-core{core}"), move || {
+        // A ring belongs to the thread that makes it, and its memory to that thread's core.
+        cores::pin(core)?;
+        let state = CoreState::new(state_answers);
+        let announce = |counters: &Arc<PathCounters>| {
+            let _ = ready.send(Arc::clone(counters));
+        };
+        if path == PathChoice::Uring {
+            let path = UringPath::new(sockets)?;
+            announce(path.counters());
+            worker::run(path, snapshot, state, &stop)
+        } else {
+            let path = MmsgPath::new(sockets)?;
+            announce(path.counters());
+            worker::run(path, snapshot, state, &stop)
+        }
+    })?;
+    match started.recv() {
+        Ok(path) => {
+            Ok((thread, Reported { name: format!("core {core}"), answers, path: Some(path) }))
+        }
+        Err(_) => {
+            let error = thread.join().ok().and_then(Result::err);
+            let error = error.map_or_else(|| "it ended early".into(), |error| error.to_string());
+            Err(format!("core {core}: {error}"))
+        }
+    }
+}
