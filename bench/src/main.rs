@@ -1,2 +1,132 @@
-//! `ring53-bench`: zones, queries and comparison runs.
-fn main() {}
+//! Zones, queries and measurements for ring53: see `bench/README.md`.
+
+mod answer;
+mod echo;
+mod queries;
+mod spin;
+mod verify;
+mod zones;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use zones::Shape;
+
+#[global_allocator]
+static ALLOCATOR: answer::Counting = answer::Counting;
+
+/// Zones, queries and measurements for ring53.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a zone (or, for hosting, a directory of zones).
+    Zone {
+        /// The shape.
+        #[arg(value_enum)]
+        shape: Shape,
+        /// Names in all.
+        #[arg(long, default_value_t = 1_000_000)]
+        names: u64,
+        /// File, or directory for hosting.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Write queries over such a zone, one `name type` a line, as dnsperf and kxdpgun read them.
+    Queries {
+        /// The shape.
+        #[arg(value_enum)]
+        shape: Shape,
+        /// Names in all.
+        #[arg(long, default_value_t = 1_000_000)]
+        names: u64,
+        /// Queries.
+        #[arg(long, default_value_t = 1_000_000)]
+        count: u64,
+        /// Seed of the choice.
+        #[arg(long, default_value_t = 53)]
+        seed: u64,
+        /// File.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Echo datagrams: what the kernel alone costs.
+    Echo {
+        /// Address and port.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Core to pin to.
+        #[arg(long)]
+        core: usize,
+        /// Seconds to run.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
+    /// Measure how much of a core nothing else uses (SCHED_IDLE): prints the busy share.
+    Spin {
+        /// The core.
+        #[arg(long)]
+        core: usize,
+        /// How long.
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+    },
+    /// Parse, look up and emit in process, batches of 64, and count allocations.
+    Answer {
+        /// The zone's shape.
+        #[arg(value_enum)]
+        shape: Shape,
+        /// Names in all.
+        #[arg(long, default_value_t = 1_000_000)]
+        names: u64,
+        /// Queries per round.
+        #[arg(long, default_value_t = 4_000_000)]
+        count: u64,
+    },
+    /// Ask for names of a hosts zone at an even rate; verify the answers, print loss and latency.
+    Verify {
+        /// The server.
+        #[arg(long)]
+        server: SocketAddr,
+        /// Names in the zone.
+        #[arg(long, default_value_t = 1_000_000)]
+        names: u64,
+        /// Queries.
+        #[arg(long, default_value_t = 10_000)]
+        count: u64,
+        /// Queries a second.
+        #[arg(long, default_value_t = 1000)]
+        rate: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Zone { shape, names, out } => zones::write(shape, names, &out),
+        Command::Queries { shape, names, count, seed, out } => {
+            queries::write(shape, names, count, seed, &out)
+        }
+        Command::Echo { listen, core, seconds } => {
+            echo::run(listen, core, Duration::from_secs(seconds))
+        }
+        Command::Spin { core, seconds } => spin::run(core, Duration::from_secs_f64(seconds)),
+        Command::Answer { shape, names, count } => answer::run(shape, names, count),
+        Command::Verify { server, names, count, rate } => verify::run(server, names, count, rate),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ring53-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -101,7 +101,7 @@ impl Link<'_> {
             match reply.rrset(Section::Answer, rrset, self.owner) {
                 None => reply.truncated = true,
                 // The answer to "who serves this zone" comes with their addresses (RFC 9609, 4.2).
-                Some(start) if rrset.rtype == rtype::NS => {
+                Some(start) if self.qtype == rtype::NS => {
                     reply.addresses(self.zone, rrset, start, false);
                 }
                 Some(_) => {}

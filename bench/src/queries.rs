@@ -1,0 +1,63 @@
+//! Queries over the zones: 70 % A, 20 % AAAA, 9 % names that do not exist, 1 % of other kinds.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use crate::zones::{HOSTING_ZONES, Shape, apex, nibbles};
+
+/// A small generator: xorshift64*.
+pub struct Random(u64);
+
+impl Random {
+    /// From a seed.
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// The next value below `below`.
+    pub fn below(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let word = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);
+        ((u128::from(word) * u128::from(below)) >> 64) as u64
+    }
+}
+
+/// Writes `count` queries.
+pub fn write(shape: Shape, names: u64, count: u64, seed: u64, out: &Path) -> io::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(out)?);
+    let mut random = Random::new(seed);
+    for _ in 0..count {
+        let (name, rtype) = query(shape, names, &mut random);
+        writeln!(file, "{name} {rtype}")?;
+    }
+    file.flush()
+}
+
+/// One query.
+pub fn query(shape: Shape, names: u64, random: &mut Random) -> (String, &'static str) {
+    let kind = random.below(100);
+    let i = random.below(names);
+    let miss = (70 + 20..70 + 20 + 9).contains(&kind);
+    let rtype = match kind {
+        0..70 | 90..99 => "A",
+        70..90 => "AAAA",
+        _ => "MX",
+    };
+    let apex = apex(shape);
+    match (shape, miss) {
+        (Shape::Hosts, false) => (format!("h{i}.{apex}"), rtype),
+        (Shape::Hosts, true) => (format!("x{i}.{apex}"), rtype),
+        (Shape::Delegations, false) => (format!("www.d{i}.{apex}"), rtype),
+        (Shape::Delegations, true) => (format!("x{i}.{apex}"), rtype),
+        (Shape::Hosting, _) => {
+            let zone = random.below(HOSTING_ZONES);
+            let host = i % (names / HOSTING_ZONES).max(1);
+            (format!("{}{host}.z{zone}.test.", if miss { 'x' } else { 'h' }), rtype)
+        }
+        (Shape::Ip6arpa, false) => (format!("{}.{apex}", nibbles(i)), "PTR"),
+        (Shape::Ip6arpa, true) => (format!("{}.{apex}", nibbles(i ^ 0x5555_0000)), "PTR"),
+    }
+}

@@ -1,0 +1,64 @@
+//! Asks at an even rate and checks every answer: loss, content, latency.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::queries::Random;
+
+/// How long an answer may take before it counts as lost.
+const LATE: Duration = Duration::from_secs(1);
+
+/// Asks for the address of `count` hosts, one at a time, at most `rate` a second.
+pub fn run(server: SocketAddr, names: u64, count: u64, rate: u64) -> io::Result<()> {
+    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(LATE))?;
+    let mut random = Random::new(1);
+    let mut histogram: Histogram<u64> = Histogram::new(3).map_err(io::Error::other)?;
+    let (mut lost, mut wrong) = (0, 0);
+    let start = Instant::now();
+    for id in 0..count {
+        let due = start + Duration::from_nanos(1_000_000_000 / rate * id);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let host = random.below(names);
+        let query = question(id as u16, host);
+        let asked = Instant::now();
+        socket.send(&query)?;
+        let mut reply = [0; 512];
+        match socket.recv(&mut reply) {
+            Err(_) => lost += 1,
+            Ok(len) => {
+                histogram.saturating_record(asked.elapsed().as_nanos() as u64);
+                let [_, b, c, d] = (host as u32).to_be_bytes();
+                let good = reply[..2] == query[..2]
+                    && reply[3] & 0xF == 0
+                    && reply[6..8] == [0, 1]
+                    && len == query.len() + 16
+                    && reply[len - 4..len] == [10, b, c, d];
+                wrong += u64::from(!good);
+            }
+        }
+    }
+    let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+    println!(
+        "asked {count} lost {lost} wrong {wrong} p50_us {:.1} p99_us {:.1} p999_us {:.1}",
+        us(0.5),
+        us(0.99),
+        us(0.999),
+    );
+    Ok(())
+}
+
+/// A query for the address of `h<host>.example.`.
+fn question(id: u16, host: u64) -> Vec<u8> {
+    let label = format!("h{host}");
+    let mut query = id.to_be_bytes().to_vec();
+    query.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, label.len() as u8]);
+    query.extend(label.as_bytes());
+    query.extend(b"\x07example\0\0\x01\0\x01");
+    query
+}
