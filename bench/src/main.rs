@@ -92,6 +92,24 @@ enum Command {
         #[arg(long, default_value_t = 4_000_000)]
         count: u64,
     },
+    /// Print the last name of a zone, with a type it has.
+    Last {
+        /// The shape.
+        #[arg(value_enum)]
+        shape: Shape,
+        /// Names in all.
+        #[arg(long, default_value_t = 1_000_000)]
+        names: u64,
+    },
+    /// Ask once; succeed if the answer is NOERROR and has a record or a referral.
+    First {
+        /// The server.
+        #[arg(long)]
+        server: SocketAddr,
+        /// `name type`.
+        #[arg(long)]
+        query: String,
+    },
     /// Ask for names of a hosts zone at an even rate; verify the answers, print loss and latency.
     Verify {
         /// The server.
@@ -120,6 +138,11 @@ fn main() -> ExitCode {
         }
         Command::Spin { core, seconds } => spin::run(core, Duration::from_secs_f64(seconds)),
         Command::Answer { shape, names, count } => answer::run(shape, names, count),
+        Command::Last { shape, names } => {
+            println!("{}", queries::last(shape, names));
+            Ok(())
+        }
+        Command::First { server, query } => verify::first(server, &query),
         Command::Verify { server, names, count, rate } => verify::run(server, names, count, rate),
     };
     match done {

@@ -61,3 +61,18 @@ pub fn query(shape: Shape, names: u64, random: &mut Random) -> (String, &'static
         (Shape::Ip6arpa, true) => (format!("{}.{apex}", nibbles(i ^ 0x5555_0000)), "PTR"),
     }
 }
+
+/// A query for the last name of the zone.
+pub fn last(shape: Shape, names: u64) -> String {
+    let last = names - 1;
+    let apex = apex(shape);
+    match shape {
+        Shape::Hosts => format!("h{last}.{apex} A"),
+        Shape::Delegations => format!("d{last}.{apex} A"),
+        Shape::Hosting => {
+            let host = (names / HOSTING_ZONES).max(1) - 1;
+            format!("h{host}.z{}.test. A", HOSTING_ZONES - 1)
+        }
+        Shape::Ip6arpa => format!("{}.{apex} PTR", nibbles(last)),
+    }
+}

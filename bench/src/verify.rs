@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use ring53::wire::Name;
+
 use crate::queries::Random;
 
 /// How long an answer may take before it counts as lost.
@@ -32,7 +34,7 @@ pub fn run(server: SocketAddr, names: u64, count: u64, rate: u64) -> io::Result<
         match socket.recv(&mut reply) {
             Err(_) => lost += 1,
             Ok(len) => {
-                histogram.saturating_record(asked.elapsed().as_nanos() as u64);
+                histogram.record(asked.elapsed().as_nanos() as u64).map_err(io::Error::other)?;
                 let [_, b, c, d] = (host as u32).to_be_bytes();
                 let good = reply[..2] == query[..2]
                     && reply[3] & 0xF == 0
@@ -51,6 +53,29 @@ pub fn run(server: SocketAddr, names: u64, count: u64, rate: u64) -> io::Result<
         us(0.999),
     );
     Ok(())
+}
+
+/// Asks `name type` once; an error unless the answer has a record or a referral.
+pub fn first(server: SocketAddr, text: &str) -> io::Result<()> {
+    let (name, rtype) = text.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
+    let name: Name = name.parse().map_err(io::Error::other)?;
+    let rtype: u16 = if rtype == "PTR" { 12 } else { 1 };
+    let mut query = vec![0, 53, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    query.extend(name.as_wire());
+    query.extend(rtype.to_be_bytes());
+    query.extend([0, 1]);
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    socket.send(&query)?;
+    let mut reply = [0; 512];
+    let len = socket.recv(&mut reply)?;
+    let records =
+        u16::from_be_bytes([reply[6], reply[7]]) + u16::from_be_bytes([reply[8], reply[9]]);
+    if len > 12 && reply[3] & 0xF == 0 && records > 0 {
+        return Ok(());
+    }
+    Err(io::Error::other("no answer yet"))
 }
 
 /// A query for the address of `h<host>.example.`.

@@ -2,12 +2,15 @@
 //!
 //! - [`Region`]: a large anonymous mapping that asks for huge pages and goes back to the kernel
 //!   whole when it is dropped.
+//! - [`Pages`]: a growing array that does the same.
 //! - [`prefetch`]: asks for a cache line before it is needed.
 //! - [`epoch`]: publishes a value that the cores read without locks; only the publisher frees.
 
 pub mod epoch;
+mod pages;
 mod prefetch;
 mod region;
 
+pub use pages::Pages;
 pub use prefetch::prefetch;
 pub use region::Region;

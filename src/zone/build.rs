@@ -8,7 +8,9 @@
 //! Nodes come out in the order of their hashes, which is the order of the index's buckets: the
 //! index is then written front to back.
 
-use crate::memory::Region;
+use std::io;
+
+use crate::memory::{Pages, Region};
 use crate::wire::{LowerName, rtype};
 
 use super::check::{Finding, check_name};
@@ -43,7 +45,7 @@ pub struct PendingLink {
 #[derive(Default)]
 pub struct Built {
     /// `(hash, position in the pool)` in ascending order of the hashes.
-    pub nodes: Vec<(u64, usize)>,
+    pub nodes: Pages<(u64, usize)>,
     pub findings: Vec<Finding>,
     /// Positions of nodes whose owner starts with a wildcard label.
     pub wildcards: Vec<usize>,
@@ -60,8 +62,9 @@ pub fn build(
     stages: &[Stage],
     apex: &LowerName,
     threads: usize,
-) -> std::io::Result<(Region, Vec<Built>)> {
-    let gathered: Vec<Vec<(Entry, u32)>> = in_parallel(threads, |i| gather(stages, i, threads));
+) -> io::Result<(Region, Vec<Built>)> {
+    let gathered = in_parallel(threads, |i| gather(stages, i, threads));
+    let gathered: Vec<Pages<Gathered>> = gathered.into_iter().collect::<io::Result<_>>()?;
     let mut starts = vec![8];
     for entries in &gathered {
         let size: usize = entries.iter().map(|(entry, _)| entry.size_max()).sum();
@@ -69,7 +72,7 @@ pub fn build(
     }
     let mut pool = Region::new(starts[threads].max(64))?;
     let mut rest = &mut pool[8..];
-    let mut built = Vec::new();
+    let mut results = Vec::new();
     std::thread::scope(|scope| {
         let mut running = Vec::new();
         for (i, entries) in gathered.into_iter().enumerate() {
@@ -79,8 +82,11 @@ pub fn build(
             running
                 .push(scope.spawn(move || Builder::new(stages, apex, mine, start).build(&entries)));
         }
-        built.extend(running.into_iter().map(|thread| thread.join().expect("no panic")));
+        for thread in running {
+            results.push(thread.join().expect("no panic"));
+        }
     });
+    let built = results.into_iter().collect::<io::Result<Vec<_>>>()?;
     if let [only] = &built[..]
         && pool.len() < SMALL_POOL_LEN
     {
@@ -105,19 +111,21 @@ pub fn in_parallel<T: Send>(count: usize, job: impl Fn(usize) -> T + Sync) -> Ve
     })
 }
 
+/// An entry and the stage it is in.
+type Gathered = (Entry, u32);
+
 /// The entries of one range of hashes, sorted by hash and then by the order of the text.
-fn gather(stages: &[Stage], range: usize, ranges: usize) -> Vec<(Entry, u32)> {
-    let total: usize = stages.iter().map(|stage| stage.entries.len()).sum();
-    let mut entries = Vec::with_capacity(total / ranges + total / ranges / 16 + 1024);
+fn gather(stages: &[Stage], range: usize, ranges: usize) -> io::Result<Pages<Gathered>> {
+    let mut entries = Pages::default();
     for (part, stage) in stages.iter().enumerate() {
-        for &entry in &stage.entries {
+        for &entry in &*stage.entries {
             if ((u128::from(entry.hash) * ranges as u128) >> 64) as usize == range {
-                entries.push((entry, part as u32));
+                entries.push((entry, part as u32))?;
             }
         }
     }
     entries.sort_unstable_by_key(|&(entry, part)| (entry.hash, entry.is_ancestor(), part, entry));
-    entries
+    Ok(entries)
 }
 
 //----------- Builder --------------------------------------------------------
@@ -155,8 +163,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn build(mut self, entries: &[(Entry, u32)]) -> Built {
-        self.built.nodes.reserve(entries.len());
+    fn build(mut self, entries: &[Gathered]) -> io::Result<Built> {
         let mut group: Vec<(Staged<'a>, bool)> = Vec::new();
         let mut at = 0;
         while at < entries.len() {
@@ -176,15 +183,15 @@ impl<'a> Builder<'a> {
                 group.sort_by_key(|(staged, _)| (staged.depth, staged.owner));
             }
             for name in group.chunk_by(|(a, _), (b, _)| a.owner == b.owner) {
-                self.name(hash, name);
+                self.name(hash, name)?;
             }
         }
         self.built.pool_used = self.used;
-        self.built
+        Ok(self.built)
     }
 
     /// Writes the node of one name.
-    fn name(&mut self, hash: u64, group: &[(Staged<'a>, bool)]) {
+    fn name(&mut self, hash: u64, group: &[(Staged<'a>, bool)]) -> io::Result<()> {
         let first = group[0].0;
         let mut records: Vec<Staged<'a>> =
             group.iter().filter(|(_, ancestor)| !ancestor).map(|(staged, _)| *staged).collect();
@@ -217,10 +224,16 @@ impl<'a> Builder<'a> {
             };
         }
         self.node[0] = flags;
-        self.place(hash, flags, records.len(), &first);
+        self.place(hash, flags, records.len(), &first)
     }
 
-    fn place(&mut self, hash: u64, flags: u8, record_count: usize, first: &Staged<'_>) {
+    fn place(
+        &mut self,
+        hash: u64,
+        flags: u8,
+        record_count: usize,
+        first: &Staged<'_>,
+    ) -> io::Result<()> {
         let position = self.start + self.used;
         let pending = |link: &&mut PendingLink| link.at & PENDING != 0;
         for link in self.built.links.iter_mut().rev().take_while(pending) {
@@ -228,7 +241,7 @@ impl<'a> Builder<'a> {
         }
         self.pool[self.used..self.used + self.node.len()].copy_from_slice(&self.node);
         self.used += self.node.len().next_multiple_of(8);
-        self.built.nodes.push((hash, position));
+        self.built.nodes.push((hash, position))?;
         self.built.hides |= flags & (flag::CUT | flag::DNAME) != 0;
         self.built.depth_max = self.built.depth_max.max(first.depth);
         self.built.record_count += record_count;
@@ -236,6 +249,7 @@ impl<'a> Builder<'a> {
         if first.owner.starts_with(b"\x01*") {
             self.built.wildcards.push(position);
         }
+        Ok(())
     }
 
     /// Appends one RRset's block and fills its directory entry.

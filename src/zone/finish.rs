@@ -148,7 +148,7 @@ fn mark_occluded(
     let hidden = in_parallel(built.len(), |i| {
         let mut hashes: Box<SuffixHashes> = Box::new([0; _]);
         let mut hidden = Vec::new();
-        for &(_, position) in &built[i].nodes {
+        for &(_, position) in &*built[i].nodes {
             if let Some(depth) = hidden_by(shared, shared.node(position), key, &mut hashes) {
                 hidden.push((position, depth));
             }

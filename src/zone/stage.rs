@@ -12,7 +12,7 @@
 //! to the kernel when the zone is built.
 
 use crate::limits::{DIAGNOSTICS_MAX, NAME_LABELS_MAX, RDATA_LEN_MAX};
-use crate::memory::{Region, prefetch};
+use crate::memory::{Pages, Region, prefetch};
 use crate::wire::LowerName;
 
 use super::hash::{HashKey, SuffixHashes};
@@ -97,7 +97,7 @@ pub struct Stage {
     apex: LowerName,
     chunks: Vec<Region>,
     chunk_used: usize,
-    pub entries: Vec<Entry>,
+    pub entries: Pages<Entry>,
     /// Records that were left out.
     pub refused: Vec<Refused>,
     pub refused_count: usize,
@@ -118,7 +118,7 @@ impl Stage {
             apex: apex.clone(),
             chunks: Vec::new(),
             chunk_used: CHUNK_LEN,
-            entries: Vec::new(),
+            entries: Pages::default(),
             refused: Vec::new(),
             refused_count: 0,
             failed: None,
@@ -199,6 +199,12 @@ impl Stage {
         }
     }
 
+    fn push(&mut self, entry: Entry) {
+        if let Err(error) = self.entries.push(entry) {
+            self.failed.get_or_insert(error);
+        }
+    }
+
     fn append(&mut self, record: Record<'_>) -> std::io::Result<u64> {
         let owner_len = self.owner.len() - self.apex.len();
         let len = HEADER_LEN + owner_len + record.rdata.len();
@@ -243,13 +249,13 @@ impl Sink for Stage {
         };
         let depth = self.owner.depth();
         let size = (OVERHEAD + self.owner.len() + record.rdata.len()).div_ceil(8) as u64;
-        self.entries.push(Entry { hash: self.hashes[depth], place: place | size });
+        self.push(Entry { hash: self.hashes[depth], place: place | size });
         let shared = if self.announced { shared_with_last } else { 0 };
         self.announced = true;
         // Ancestors shared with the record before were announced with it.
         for ancestor in self.apex.depth().max(shared) + 1..depth {
             let place = place | ANCESTOR | ancestor as u64;
-            self.entries.push(Entry { hash: self.hashes[ancestor], place });
+            self.push(Entry { hash: self.hashes[ancestor], place });
         }
     }
 }
