@@ -34,9 +34,9 @@ impl HashKey {
     pub fn suffixes(self, name: &LowerName, hashes: &mut SuffixHashes) {
         let mut hash = self.0[0];
         hashes[0] = hash;
-        for depth in 1..=name.depth() {
+        for (depth, slot) in hashes.iter_mut().enumerate().take(name.depth() + 1).skip(1) {
             hash = self.extend(hash, name.padded(), name.suffix_at(depth));
-            hashes[depth] = hash;
+            *slot = hash;
         }
     }
 

@@ -1,0 +1,160 @@
+//! What the tests share: servers on loopback, questions, a deterministic choice.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// xorshift64*: the same seed, the same test.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let word = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);
+        ((u128::from(word) * u128::from(below)) >> 64) as u64
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server process, ended when it is dropped.
+pub struct Server {
+    pub child: Child,
+    pub address: SocketAddr,
+    pub name: &'static str,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    fn start(name: &'static str, command: &mut Command, port: u16, probe: &[u8]) -> Server {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{name}: {error}: run scripts/test"));
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let server = Server { child, address, name };
+        let end = Instant::now() + Duration::from_secs(30);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        while Instant::now() < end {
+            let mut reply = [0; 4096];
+            if socket.send(probe).is_ok()
+                && socket.recv(&mut reply).is_ok_and(|len| len > 12 && reply[3] & 0xF == 0)
+            {
+                return server;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{name} does not answer");
+    }
+
+    /// ring53 with `zones` of `(name, file)`.
+    pub fn ring53(zones: &[(&str, &Path)], probe: &[u8], more: &[&str]) -> Server {
+        let port = free_port();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ring53"));
+        command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]).args(more);
+        for (name, file) in zones {
+            command.args(["--zone", &format!("{name}={}", file.display())]);
+        }
+        Server::start("ring53", &mut command, port, probe)
+    }
+
+    /// NSD with the same.
+    pub fn nsd(directory: &Path, zones: &[(&str, &Path)], probe: &[u8]) -> Server {
+        let port = free_port();
+        let work = directory.display();
+        let mut config = format!(
+            "server:\n server-count: 1\n ip-address: 127.0.0.1@{port}\n username: \"\"\n \
+             zonesdir: \"{work}\"\n database: \"\"\n pidfile: \"{work}/nsd.pid\"\n \
+             xfrdfile: \"{work}/xfrd.state\"\n zonelistfile: \"{work}/zone.list\"\n \
+             rrl-ratelimit: 0\n minimal-responses: yes\nremote-control:\n control-enable: no\n"
+        );
+        for (name, file) in zones {
+            config += &format!("zone:\n name: \"{name}\"\n zonefile: \"{}\"\n", file.display());
+        }
+        let file = directory.join("nsd.conf");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new("nsd");
+        command.arg("-d").arg("-c").arg(&file);
+        Server::start("nsd", &mut command, port, probe)
+    }
+
+    /// Knot with the same.
+    pub fn knot(directory: &Path, zones: &[(&str, &Path)], probe: &[u8]) -> Server {
+        let port = free_port();
+        let work = directory.display();
+        let mut config = format!(
+            "server:\n  rundir: \"{work}\"\n  listen: 127.0.0.1@{port}\n  udp-workers: 1\n  \
+             tcp-workers: 1\n  background-workers: 1\ndatabase:\n  storage: \"{work}\"\n\
+             template:\n  - id: default\n    zonefile-sync: -1\n    zonefile-load: whole\n    \
+             journal-content: none\nzone:\n"
+        );
+        for (name, file) in zones {
+            config += &format!("  - domain: \"{name}\"\n    file: \"{}\"\n", file.display());
+        }
+        let file = directory.join("knot.conf");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new("knotd");
+        command.arg("-c").arg(&file);
+        Server::start("knot", &mut command, port, probe)
+    }
+}
+
+/// A query; `edns` adds OPT with this size, and DO if its flag is set.
+pub fn query(id: u16, name: &[u8], rtype: u16, edns: Option<(u16, bool)>) -> Vec<u8> {
+    let mut octets = id.to_be_bytes().to_vec();
+    octets.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())]);
+    octets.extend(name);
+    octets.extend(rtype.to_be_bytes());
+    octets.extend([0, 1]);
+    if let Some((size, dnssec_ok)) = edns {
+        octets.extend([0, 0, 41]);
+        octets.extend(size.to_be_bytes());
+        octets.extend([0, 0, u8::from(dnssec_ok) << 7, 0, 0, 0]);
+    }
+    octets
+}
+
+/// Asks all `queries` with a window of some hundreds; the reply to each.
+pub fn ask_all(server: &Server, queries: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    const WINDOW: usize = 128;
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server.address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut replies = vec![Vec::new(); queries.len()];
+    for (start, window) in queries.chunks(WINDOW).enumerate().map(|(i, w)| (i * WINDOW, w)) {
+        let mut missing: Vec<usize> = (0..window.len()).collect();
+        for _attempt in 0..3 {
+            for &i in &missing {
+                let mut octets = window[i].clone();
+                octets[..2].copy_from_slice(&(i as u16).to_be_bytes());
+                socket.send(&octets).unwrap();
+            }
+            while !missing.is_empty() {
+                let mut reply = [0; 65536];
+                let Ok(len) = socket.recv(&mut reply) else { break };
+                let i = u16::from_be_bytes([reply[0], reply[1]]) as usize;
+                if missing.contains(&i) {
+                    missing.retain(|&other| other != i);
+                    replies[start + i] = reply[..len].to_vec();
+                }
+            }
+        }
+        assert!(missing.is_empty(), "{}: no reply to {:?}", server.name, &window[missing[0]]);
+    }
+    replies
+}
