@@ -94,6 +94,12 @@ fn the_root_zone_is_answered_as_nsd_and_knot_answer_it() {
     let packed = PathBuf::from("tests/zones/root-2018013101.zone.xz");
     let unpacked = Command::new("xz").arg("-dc").arg(&packed).output().expect("xz");
     std::fs::write(&file, &unpacked.stdout).unwrap();
+    // NSD refuses the second SOA that transfers leave at the end: the peers get the zone without.
+    let text = std::str::from_utf8(&unpacked.stdout).unwrap().trim_end();
+    let (single, last) = text.rsplit_once('\n').unwrap();
+    assert!(last.contains("SOA"));
+    let peer_file = directory.path().join("peer.zone");
+    std::fs::write(&peer_file, format!("{single}\n")).unwrap();
     let names = names_of(std::str::from_utf8(&unpacked.stdout).unwrap());
     assert!(names.len() > 5000);
 
@@ -120,7 +126,7 @@ fn the_root_zone_is_answered_as_nsd_and_knot_answer_it() {
     let mut differences = 0;
     for start in [Server::nsd, Server::knot] {
         let work = tempfile::tempdir().unwrap();
-        let peer = start(work.path(), &zones, &probe);
+        let peer = start(work.path(), &[(".", peer_file.as_path())], &probe);
         for ((query, ours), theirs) in queries.iter().zip(&ours).zip(ask_all(&peer, &queries)) {
             let theirs = essence(&theirs);
             if allowed(query, ours, &theirs) {
