@@ -1,8 +1,8 @@
 //! ring53: the nameserver for port 53 at the edge.
 //!
-//! One function answers ([`answer::answer_batch`]); one seam carries datagrams ([`net::PacketPath`]);
-//! only [`server`] speaks to the operating system and to people. `src/ARCHITECTURE.md` tells the
-//! life of a query; `tests/tidy.rs` holds the layers below to their rules.
+//! One function answers ([`answer::answer_batch`]); one seam carries datagrams
+//! ([`net::PacketPath`]); only [`server`] speaks to people. `src/ARCHITECTURE.md` tells the life of
+//! a query; `tests/tidy.rs` holds the layers below to their rules.
 //!
 //! ```text
 //! server ─┬─> answer ──> snapshot ──> zone ──> { wire, memory } ──> limits

@@ -34,7 +34,7 @@ pub const POINTER_TARGET_MAX: usize = 0x3FFF;
 
 /// Datagrams answered in one turn of the loop. 64 x 2 KiB = 128 KiB stays in L2.
 pub const BATCH_COUNT_MAX: usize = 64;
-/// Octets of one datagram buffer: the largest answer, and room for the path's own headers before it.
+/// Octets of one datagram buffer: the largest answer, and some to spare.
 pub const DATAGRAM_BUFFER_LEN: usize = ANSWER_SIZE_MAX + 256;
 
 /// Cores one server drives: slots of the epoch table.

@@ -79,7 +79,8 @@ fn faults(path: &str, text: &str) -> Vec<String> {
         if line.contains("/home/") || line.contains(concat!("/wo", "rk/")) {
             fault("no path of one machine: use a relative one".into());
         }
-        let speaks = line.contains("println!") || line.contains("std::fs") || line.contains("std::env");
+        let speaks =
+            line.contains("println!") || line.contains("std::fs") || line.contains("std::env");
         let pure = path.starts_with("src/")
             && !path.starts_with("src/server/")
             && !path.starts_with("src/net/");

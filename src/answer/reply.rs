@@ -256,17 +256,18 @@ impl<'a> Reply<'a> {
         for link in rrset.links() {
             zone.prefetch(link.node);
         }
-        for required in [true, false] {
+        // Every server gets one address before any gets two.
+        for (required, rtype) in
+            [(true, rtype::A), (true, rtype::AAAA), (false, rtype::A), (false, rtype::AAAA)]
+        {
             for link in rrset.links().filter(|link| link.required == required) {
                 let node = zone.node(link.node);
+                let Some(addresses) = node.rrset(rtype) else { continue };
                 let len = node.owner().len() + zone.lower_apex().len();
                 let owner = Owner::Starts { at: start + link.position, len };
-                for rtype in [rtype::A, rtype::AAAA] {
-                    let Some(rrset) = node.rrset(rtype) else { continue };
-                    let fits = self.rrset(Section::Additional, rrset, owner).is_some();
-                    if !fits && required && referral {
-                        self.truncated = true;
-                    }
+                let fits = self.rrset(Section::Additional, addresses, owner).is_some();
+                if !fits && required && referral {
+                    self.truncated = true;
                 }
             }
         }

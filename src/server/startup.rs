@@ -1,7 +1,7 @@
 //! From a configuration to a server that answers, in the order that fails early and safely.
 //!
 //! ```text
-//!   cores, path ── bind every port ── become the user ── load the zones ── start the threads ── ready
+//!   cores, path ── bind every port ── become the user ── load zones ── start threads ── ready
 //! ```
 //!
 //! Ports come first, because they are what most often goes wrong and what needs the privilege;

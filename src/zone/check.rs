@@ -1,4 +1,4 @@
-//! Whether the records of a zone go together: each rule an error or a warning as the peers treat it.
+//! Whether the records of a zone go together: errors and warnings as the peers have them.
 //!
 //! | rule | severity | peers |
 //! | --- | --- | --- |

@@ -12,7 +12,7 @@
 //!
 //!   body            complete records; the owner is 0xC00C, the question's name, or 0 for the root
 //!   fix             | position u32 | what u32 |   a compression pointer inside the body that moves
-//!   link            | position u32 | node u32 |   a name in the body that has addresses in this zone
+//!   link            | position u32 | node u32 |   a name in the body with addresses in this zone
 //! ```
 //!
 //! A host with one address is one record of 16 octets behind a header of 8, a name of about 8 and
