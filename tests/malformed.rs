@@ -1,0 +1,132 @@
+//! Malformed queries in process: no panic, no reply to a response, no allocation.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ring53::answer::{CoreState, Counters, Exchange, Transport, Verdict, answer_batch};
+use ring53::snapshot::{Identity, Snapshot, ZoneState};
+use ring53::wire::Name;
+use ring53::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
+use support::{Random, query};
+
+/// Counts allocations of all threads: the tests of this file run in one.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY:
+// - Every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Given(&'static str);
+
+impl Source for Given {
+    fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
+        Ok(SourceText { name: path.into(), text: Text::Static(self.0.as_bytes()) })
+    }
+}
+
+const ZONE: &str = "$TTL 300\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\na CNAME b\nb CNAME a\n\
+    c CNAME d.sub\n*.w A 192.0.2.2\nsub NS ns.sub\nns.sub A 192.0.2.3\nd DNAME d.d\n\
+    e DNAME e-long-label-that-makes-names-longer-and-longer.e\nbig TXT \"xxxxxxxxxxxxxxxx\"\n";
+
+fn snapshot() -> Snapshot {
+    let key = HashKey::new(*b"0123456789abcdef");
+    let apex: Name = "example.".parse().unwrap();
+    let loaded = load(&apex, "zone", &Given(ZONE), &LoadOptions { key, threads: 1 });
+    let zone = loaded.zone.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+    let zones = vec![(apex, ZoneState::Serving(Arc::new(zone)))];
+    Snapshot::new(1, key, Identity::default(), zones)
+}
+
+fn mutate(random: &mut Random, octets: &mut Vec<u8>) {
+    for _ in 0..random.below(5) {
+        if octets.is_empty() {
+            return;
+        }
+        let at = random.below(octets.len() as u64) as usize;
+        match random.below(5) {
+            0 => octets[at] ^= 1 << random.below(8),
+            1 => octets[at] = random.below(256) as u8,
+            2 => octets.truncate(at),
+            3 => octets.insert(at, 0xC0 | random.below(64) as u8),
+            _ => octets[at] = 63,
+        }
+    }
+}
+
+#[test]
+fn nothing_malformed_breaks_or_allocates() {
+    let seed = std::env::var("RING53_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(53);
+    let count = std::env::var("RING53_COUNT").ok().and_then(|n| n.parse().ok()).unwrap_or(500_000);
+    println!("seed {seed} (RING53_SEED), {count} datagrams (RING53_COUNT)");
+    let snapshot = snapshot();
+    let mut core = CoreState::new(Arc::new(Counters::default()));
+    let mut random = Random(seed);
+    let names: [&[u8]; 9] = [
+        b"\x01a\x07example\0",
+        b"\x01c\x07example\0",
+        b"\x01x\x01w\x07example\0",
+        b"\x03www\x03sub\x07example\0",
+        b"\x01q\x01d\x07example\0",
+        b"\x01q\x01e\x07example\0",
+        b"\x03BIG\x07eXample\0",
+        b"\x07example\0",
+        b"\0",
+    ];
+    let mut buffer = vec![0u8; 4352];
+    let mut replies = 0;
+    for _ in 0..count {
+        let rtypes = [1, 2, 5, 6, 16, 28, 39, 43, 46, 251, 252, 255];
+        let rtype = rtypes[random.below(rtypes.len() as u64) as usize];
+        let edns =
+            if random.below(2) == 0 { Some((random.below(65536) as u16, true)) } else { None };
+        let name = names[random.below(names.len() as u64) as usize];
+        let mut octets = query(random.below(65536) as u16, name, rtype, edns);
+        mutate(&mut random, &mut octets);
+        buffer[..octets.len()].copy_from_slice(&octets);
+        let stream = random.below(8) == 0;
+        let transport = if stream { Transport::Stream } else { Transport::Datagram };
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let mut exchange = [Exchange {
+            buffer: &mut buffer,
+            query_len: octets.len(),
+            transport,
+            verdict: Verdict::Reply(0),
+        }];
+        answer_batch(&snapshot, Duration::ZERO, &mut core, &mut exchange);
+        let verdict = exchange[0].verdict;
+        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{octets:02x?}");
+        match verdict {
+            Verdict::Reply(len) => {
+                replies += 1;
+                assert!(len >= 12 && (stream || len <= 1232), "{len}: {octets:02x?}");
+                assert_eq!(buffer[..2], octets[..2], "{octets:02x?}");
+                assert!(buffer[2] & 0x80 != 0 && octets[2] & 0x80 == 0, "{octets:02x?}");
+                hickory_proto::op::Message::from_vec(&buffer[..len])
+                    .unwrap_or_else(|error| panic!("{error}: {octets:02x?}"));
+            }
+            Verdict::Drop(_) => assert!(octets.len() < 12 || octets[2] & 0x80 != 0),
+            Verdict::Defer(_) => panic!("nothing defers: {octets:02x?}"),
+        }
+    }
+    assert!(replies > count / 2);
+}
