@@ -51,7 +51,9 @@ fn sources() -> Vec<(String, String)> {
         }
     }
     let mut found = Vec::new();
-    ["src", "bench/src", "tests"].map(|directory| walk(Path::new(directory), &mut found));
+    for directory in ["src", "bench/src", "tests"] {
+        walk(Path::new(directory), &mut found);
+    }
     found.sort();
     found
         .into_iter()

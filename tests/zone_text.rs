@@ -10,8 +10,12 @@ use ring53::zone::text::{Record, Sink, read_in_parts};
 use ring53::zone::{Source, SourceText, Text};
 use support::Random;
 
+/// Owner, type, class, TTL, RDATA, line.
+type Row = (Vec<u8>, u16, u16, u32, Vec<u8>, u32);
+type Records = Vec<Row>;
+
 #[derive(Default)]
-struct Collected(Vec<(Vec<u8>, u16, u16, u32, Vec<u8>, u32)>);
+struct Collected(Records);
 
 impl Sink for Collected {
     fn record(&mut self, record: Record<'_>) {
@@ -27,8 +31,6 @@ impl Source for Given {
         Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone()) })
     }
 }
-
-type Records = Vec<(Vec<u8>, u16, u16, u32, Vec<u8>, u32)>;
 
 fn read(apex: &str, text: &[u8], parts: usize) -> (Records, Vec<String>) {
     let apex: Name = apex.parse().unwrap();
