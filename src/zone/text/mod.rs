@@ -4,8 +4,8 @@
 //!   text ──split──> parts that start with a record ──one reader each──> records ──> sinks
 //! ```
 //!
-//! [`split`] finds where a large text can be cut; [`entry`] reads one part; [`lexer`] knows words,
-//! [`rdata`] the types. Every fault becomes a diagnostic with its place, and reading goes on with
+//! `split` finds where a large text can be cut; `entry` reads one part; `lexer` knows words,
+//! `rdata` the types. Every fault becomes a diagnostic with its place, and reading goes on with
 //! the next entry.
 
 mod entry;
