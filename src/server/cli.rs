@@ -1,8 +1,11 @@
 //! The command line.
 
+use std::collections::HashSet;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -10,6 +13,8 @@ use crate::wire::Name;
 use crate::zone::{LoadOptions, Severity, load};
 
 use super::config::{Config, PathChoice, ZoneConfig};
+use super::control::Reread;
+use super::report::say;
 use super::{startup, zones};
 
 /// The nameserver for port 53 at the edge.
@@ -29,7 +34,7 @@ enum Command {
     Check(Check),
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Serve {
     /// The configuration file (TOML); SIGHUP reads it again.
     #[arg(long, value_name = "FILE")]
@@ -84,7 +89,7 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("ring53: {message}");
+            say!("{message}");
             ExitCode::FAILURE
         }
     }
@@ -116,8 +121,9 @@ impl Serve {
             }
             config.zones.push(ZoneConfig::sample());
         }
-        for (i, zone) in config.zones.iter().enumerate() {
-            if config.zones[..i].iter().any(|other| other.name == zone.name) {
+        let mut names = HashSet::new();
+        for zone in &config.zones {
+            if !names.insert(&zone.name) {
                 return Err(format!("zone {} is named twice: remove one", zone.name));
             }
         }
@@ -126,28 +132,35 @@ impl Serve {
 
     fn run(&self) -> Result<(), String> {
         let config = self.settle()?;
-        startup::serve(config, &|| self.settle())
+        let again = self.clone();
+        let reread: Arc<Reread> = Arc::new(move || again.settle());
+        startup::serve(config, &reread)
     }
+}
+
+/// A line on stdout. Whoever pipes it into `head` has seen enough: a failed write is no failure.
+fn print(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
 fn check_zone(name: &Name, file: &std::path::Path) -> Result<(), String> {
     let options = LoadOptions { key: zones::hash_key()?, threads: super::cores::allowed().len() };
-    let loaded = load(name, &file.to_string_lossy(), &zones::Files, &options);
+    let loaded = load(name, &file.to_string_lossy(), &zones::Files::default(), &options);
     for diagnostic in &loaded.diagnostics {
-        println!("{diagnostic}");
+        print(format_args!("{diagnostic}"));
     }
     let count = |severity| {
         loaded.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()
     };
     match loaded.zone {
         Some(zone) => {
-            println!(
+            print(format_args!(
                 "{name}: serial {}, {} names, {} records, {} warnings",
                 zone.serial(),
                 zone.name_count(),
                 zone.record_count(),
                 count(Severity::Warning),
-            );
+            ));
             Ok(())
         }
         None => Err(format!("{name}: {} errors in {}", count(Severity::Error), file.display())),
@@ -165,7 +178,7 @@ fn check_config(file: &std::path::Path) -> Result<(), String> {
         }
     }
     if failed.is_empty() {
-        println!("{}: good", file.display());
+        print(format_args!("{}: good", file.display()));
         return Ok(());
     }
     Err(failed.join("\nring53: "))

@@ -1,5 +1,6 @@
 //! The configuration file: strict TOML, every error with its place and the nearest valid spelling.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -103,11 +104,12 @@ impl Config {
                 config.server(&mut server);
                 server.finish();
             }
+            let mut names = HashSet::new();
             for mut zone in root.tables("zone") {
                 let name = zone.parsed::<Name>("name", "a domain name such as example.org.");
                 let path = zone.string("file");
                 if let (Some(name), Some(path)) = (name, path) {
-                    if config.zones.iter().any(|other| other.name == name) {
+                    if !names.insert(name.clone()) {
                         zone.error("name", &format!("zone {name} is named twice: remove one"));
                     }
                     config.zones.push(ZoneConfig { name, file: Some(directory.join(path)) });

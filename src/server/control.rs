@@ -4,13 +4,21 @@
 //! | --- | --- |
 //! | SIGHUP | configuration and zones are read again; what fails keeps its last good version |
 //! | SIGUSR1 | counters are printed |
-//! | SIGTERM, SIGINT | what was received is answered, counters are printed, exit 0 |
+//! | SIGTERM, SIGINT | what was received is answered, counters are printed, exit 0; again: at once |
+//!
+//! ```text
+//!   signals ──┐
+//!   loader  ──┼──> events ──> control       nothing here waits for a reload, which may take
+//!   cores   ──┘                             as long as the cores leave it nothing
+//! ```
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{io, thread};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use crate::memory::epoch::Published;
@@ -19,34 +27,110 @@ use crate::snapshot::Snapshot;
 
 use super::config::Config;
 use super::cores;
-use super::report::{self, Reported};
+use super::report::{self, Reported, say};
 use super::startup::Thread;
 use super::zones::ZoneSet;
 
+/// Reads the configuration again.
+pub type Reread = dyn Fn() -> Result<Config, String> + Send + Sync;
+
+//----------- Events ---------------------------------------------------------
+
+/// What the control thread waits for.
+pub enum Event {
+    /// A signal.
+    Signal(i32),
+    /// A reload is over, however it went.
+    Reloaded,
+    /// A thread of the server has ended.
+    Ended,
+}
+
+/// Says that something is over when it is dropped, so that a panic says it too.
+pub struct Says(pub Sender<Event>, pub Option<Event>);
+
+impl Drop for Says {
+    fn drop(&mut self) {
+        if let Some(event) = self.1.take() {
+            // Nobody listens any more once the server stops.
+            let _ = self.0.send(event);
+        }
+    }
+}
+
+/// Signals, caught from the first moment of the process.
+pub struct Caught {
+    /// For whoever has something to tell.
+    pub events: Sender<Event>,
+    received: Receiver<Event>,
+    /// While set, SIGTERM and SIGINT end the process at once.
+    ends_at_once: Arc<AtomicBool>,
+}
+
+/// Catches signals. Until [`run`], SIGTERM ends the process and the others wait.
+pub fn catch() -> Result<Caught, String> {
+    let failed = |error: io::Error| format!("cannot listen for signals: {error}");
+    let ends_at_once = Arc::new(AtomicBool::new(true));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 0, Arc::clone(&ends_at_once))
+            .map_err(failed)?;
+    }
+    let mut signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT]).map_err(failed)?;
+    let (events, received) = channel();
+    let sender = events.clone();
+    thread::Builder::new()
+        .name("ring53-signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if sender.send(Event::Signal(signal)).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(failed)?;
+    Ok(Caught { events, received, ends_at_once })
+}
+
+//----------- Running --------------------------------------------------------
+
 /// A server that answers.
 pub struct Running {
-    pub config: Config,
-    pub zones: ZoneSet,
-    pub published: Published<Snapshot>,
+    /// What a reload works on.
+    pub loader: Loader,
+    /// Cores and TCP.
     pub threads: Vec<Thread>,
+    /// Their counters.
     pub reported: Vec<Reported>,
+    /// Set to end them.
     pub stop: Arc<AtomicBool>,
 }
 
 /// Follows signals until one ends the server.
-pub fn run(mut server: Running, reread: &dyn Fn() -> Result<Config, String>) -> Result<(), String> {
-    let mut signals = Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT])
-        .map_err(|error| format!("cannot listen for signals: {error}"))?;
-    for signal in signals.forever() {
-        match signal {
-            SIGHUP => server.reload(reread),
-            SIGUSR1 => report::print(&server.reported),
-            _ => break,
+pub fn run(server: Running, caught: Caught, reread: &Arc<Reread>) -> Result<(), String> {
+    caught.ends_at_once.store(false, Ordering::SeqCst);
+    let loader = Arc::new(Mutex::new(server.loader));
+    let (mut reloading, mut again, mut failed) = (false, false, None);
+    while let Ok(event) = caught.received.recv() {
+        match event {
+            Event::Signal(SIGHUP) if reloading => again = true,
+            Event::Signal(SIGHUP) => reloading = start_reload(&loader, &caught.events, reread),
+            Event::Signal(SIGUSR1) => report::print(&server.reported),
+            Event::Signal(_) => break,
+            Event::Reloaded => {
+                reloading =
+                    std::mem::take(&mut again) && start_reload(&loader, &caught.events, reread);
+            }
+            // A core that is gone takes its share of the queries with it: better to end, and be
+            // started again, than to lose them silently.
+            Event::Ended => {
+                failed = Some("a thread ended although nobody asked it to".to_string());
+                break;
+            }
         }
     }
+    caught.ends_at_once.store(true, Ordering::SeqCst);
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     server.stop.store(true, Ordering::Relaxed);
-    let mut failed = None;
     for thread in server.threads {
         let name = thread.thread().name().unwrap_or("a thread").to_string();
         match thread.join() {
@@ -59,41 +143,69 @@ pub fn run(mut server: Running, reread: &dyn Fn() -> Result<Config, String>) -> 
     failed.map_or(Ok(()), Err)
 }
 
-impl Running {
-    fn reload(&mut self, reread: &dyn Fn() -> Result<Config, String>) {
+//----------- Loader ---------------------------------------------------------
+
+/// What a reload works on. Old zones are freed where it runs, never on a core.
+pub struct Loader {
+    /// The running configuration.
+    pub config: Config,
+    /// Its zones.
+    pub zones: ZoneSet,
+    /// Where the cores look.
+    pub published: Published<Snapshot>,
+}
+
+/// Reloads on a thread of its own, which takes only what the cores leave.
+fn start_reload(loader: &Arc<Mutex<Loader>>, events: &Sender<Event>, reread: &Arc<Reread>) -> bool {
+    let (loader, reread) = (Arc::clone(loader), Arc::clone(reread));
+    let says = Says(events.clone(), Some(Event::Reloaded));
+    let started = thread::Builder::new().name("ring53-loader".into()).spawn(move || {
+        let _says = says;
+        give_way();
+        loader.lock().unwrap_or_else(PoisonError::into_inner).reload(&*reread);
+    });
+    if let Err(error) = &started {
+        say!("not reloaded: cannot start a thread: {error}");
+    }
+    started.is_ok()
+}
+
+impl Loader {
+    fn reload(&mut self, reread: &Reread) {
         let next = match reread() {
             Ok(next) => next,
             Err(error) => {
-                eprintln!("ring53: not reloaded, the running configuration stays: {error}");
+                say!("not reloaded, the running configuration stays: {error}");
                 return;
             }
         };
-        let fixed = |config: &Config| {
-            let identity = (config.listen.clone(), config.cores.clone(), config.path);
-            (identity, config.user.clone(), config.receive_buffer)
-        };
-        if fixed(&next) != fixed(&self.config) {
-            eprintln!(
-                "ring53: listen, cores, path, user and receive_buffer change only by a restart"
-            );
+        let fixed = fixed_differences(&self.config, &next);
+        if !fixed.is_empty() {
+            say!("{}: changed in the configuration; restart to use it", fixed.join(", "));
         }
-        self.config = next;
-        // Loading takes only what the cores leave, and so does giving the old zones' memory back.
-        let (zones, published, config) = (&mut self.zones, &mut self.published, &self.config);
-        thread::scope(|scope| {
-            let loader = scope.spawn(move || {
-                let allowed = cores::allowed();
-                cores::spread(&allowed);
-                give_way();
-                let snapshot = zones.load(config, allowed.len());
-                let generation = snapshot.generation();
-                drop(published.publish(snapshot));
-                generation
-            });
-            match loader.join() {
-                Ok(generation) => eprintln!("ring53: generation {generation} serves"),
-                Err(_) => eprintln!("ring53: the reload failed; the last generation serves"),
-            }
-        });
+        let snapshot = self.zones.load(&next, cores::allowed().len());
+        // What cannot change stays as it runs, so that the next reload says so again.
+        self.config.identity = next.identity;
+        self.config.zones = next.zones;
+        let generation = snapshot.generation();
+        drop(self.published.publish(snapshot));
+        let (serving, all) = self.zones.serving();
+        say!("reloaded: generation {generation} serves {serving} of {all} zones");
     }
+}
+
+/// The keys that only a restart changes, and that `next` has changed.
+fn fixed_differences(running: &Config, next: &Config) -> Vec<&'static str> {
+    let tcp = |config: &Config| (config.stream_connections, config.stream_idle);
+    [
+        ("listen", running.listen != next.listen),
+        ("cores", running.cores != next.cores),
+        ("path", running.path != next.path),
+        ("user", running.user != next.user),
+        ("receive_buffer", running.receive_buffer != next.receive_buffer),
+        ("tcp", tcp(running) != tcp(next)),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
 }

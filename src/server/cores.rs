@@ -2,7 +2,7 @@
 
 use std::io;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 /// The cores this process may run on, in ascending order.
@@ -36,14 +36,5 @@ pub fn pin(core: usize) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::other(format!("cannot pin a thread to core {core}")))
-    }
-}
-
-/// Lets this thread run on `cores` again, whatever it was pinned to.
-pub fn spread(cores: &[usize]) {
-    let mut set = CpuSet::new();
-    if cores.iter().all(|&core| set.set(core).is_ok()) {
-        // A thread that stays where it is works all the same.
-        let _ = sched_setaffinity(Pid::from_raw(0), &set);
     }
 }

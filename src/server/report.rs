@@ -1,9 +1,25 @@
-//! Counters for people: on SIGUSR1 and at the end.
+//! What the server says to people: facts as they happen, counters on SIGUSR1 and at the end.
 
+use std::fmt;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::answer::Counters;
 use crate::net::PathCounters;
+
+/// Says one fact on stderr. A log that nobody reads any more must not end the server, so that a
+/// failed write is no failure; `eprintln!` would panic.
+pub fn write_fact(fact: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "ring53: {fact}");
+}
+
+/// `say!("{count} zones")`
+macro_rules! say {
+    ($($fact:tt)*) => { $crate::server::report::write_fact(format_args!($($fact)*)) };
+}
+pub(super) use say;
+
+//----------- Counters -------------------------------------------------------
 
 /// The counters of one thread.
 pub struct Reported {
@@ -11,11 +27,19 @@ pub struct Reported {
     pub name: String,
     /// Verdicts.
     pub answers: Arc<Counters>,
-    /// The path, if the thread has one.
-    pub path: Option<Arc<PathCounters>>,
+    /// What carried them.
+    pub carried: Carried,
 }
 
-/// One line per thread, and one for the whole server.
+/// The counters below the verdicts.
+pub enum Carried {
+    /// Datagrams of one core.
+    Path(Arc<PathCounters>),
+    /// Connections.
+    Stream(Arc<super::stream::StreamCounters>),
+}
+
+/// One line per thread, and one for the whole server. What is zero is left out.
 pub fn print(threads: &[Reported]) {
     let mut total: Vec<(String, u64)> = Vec::new();
     for thread in threads {
@@ -24,8 +48,13 @@ pub fn print(threads: &[Reported]) {
             .iter()
             .map(|(kind, name, count)| (format!("{kind}.{name}"), count))
             .collect();
-        if let Some(path) = &thread.path {
-            counts.extend(path.iter().map(|(name, count)| (format!("path.{name}"), count)));
+        match &thread.carried {
+            Carried::Path(path) => {
+                counts.extend(path.iter().map(|(name, count)| (format!("path.{name}"), count)));
+            }
+            Carried::Stream(stream) => {
+                counts.extend(stream.iter().map(|(name, count)| (format!("tcp.{name}"), count)));
+            }
         }
         line(&thread.name, &counts);
         for (name, count) in counts {
@@ -44,5 +73,5 @@ fn line(name: &str, counts: &[(String, u64)]) {
         .filter(|(_, count)| *count > 0)
         .map(|(name, count)| format!("{name}={count}"))
         .collect();
-    eprintln!("ring53: counters {name}: {}", counts.join(" "));
+    say!("counters {name}: {}", counts.join(" "));
 }

@@ -7,6 +7,7 @@
 //! Ports come first, because they are what most often goes wrong and what needs the privilege;
 //! zone files are read as the user the server runs as, so that a reload can read them too.
 
+use std::ffi::CString;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{self, User};
+use socket2::SockRef;
 
 use crate::answer::{CoreState, Counters};
 use crate::memory::epoch::{Published, Reader};
@@ -24,21 +26,25 @@ use crate::net::{MmsgPath, PacketPath, PathCounters, UringPath, uring_available}
 use crate::snapshot::Snapshot;
 
 use super::config::{Config, PathChoice};
-use super::control::{self, Running};
-use super::report::Reported;
-use super::stream::{self, StreamLimits};
+use super::control::{self, Event, Loader, Reread, Running, Says};
+use super::report::{Carried, Reported, say};
+use super::stream::{self, StreamCounters, StreamLimits};
 use super::zones::{ZoneSet, hash_key};
 use super::{cores, worker};
 
 /// Serves until a signal ends it. `reread` reads the configuration again.
-pub fn serve(config: Config, reread: &dyn Fn() -> Result<Config, String>) -> Result<(), String> {
+pub fn serve(config: Config, reread: &Arc<Reread>) -> Result<(), String> {
+    let caught = control::catch()?;
     let core_list = cores::settle(&config.cores)?;
     raise_limits();
-    let path = choose_path(config.path)?;
     let (groups, listeners) = bind_all(&config, &core_list)?;
+    let addresses: Vec<SocketAddr> =
+        listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     if let Some(user) = &config.user {
         become_user(user)?;
     }
+    // As the user: kernel.io_uring_disabled=1 allows io_uring to root and forbids it to others.
+    let path = choose_path(config.path)?;
     let mut zones = ZoneSet::new(hash_key()?);
     let snapshot = zones.load(&config, cores::allowed().len().max(core_list.len()));
     let mut published = Published::new(snapshot, core_list.len() + 1);
@@ -46,42 +52,47 @@ pub fn serve(config: Config, reread: &dyn Fn() -> Result<Config, String>) -> Res
     let mut threads = Vec::new();
     let mut reported = Vec::new();
     for (sockets, &core) in groups.into_iter().zip(&core_list) {
-        let (thread, report) =
-            start_core(core, path, sockets, published.reader(), Arc::clone(&stop))?;
+        let ended = Says(caught.events.clone(), Some(Event::Ended));
+        let stop = Arc::clone(&stop);
+        let (thread, report) = start_core(core, path, sockets, published.reader(), stop, ended)?;
         threads.push(thread);
         reported.push(report);
     }
-    let limits = StreamLimits { connections: config.stream_connections, idle: config.stream_idle };
-    let answers = Arc::new(Counters::default());
-    reported.push(Reported { name: "tcp".into(), answers: Arc::clone(&answers), path: None });
-    let (reader, stop_stream) = (published.reader(), Arc::clone(&stop));
-    threads.push(spawn("ring53-tcp".into(), move || {
-        stream::run(listeners, reader, CoreState::new(answers), limits, &stop_stream)
-    })?);
-    announce(&config, &core_list, path, &zones);
+    let ended = Says(caught.events.clone(), Some(Event::Ended));
+    let (thread, report) =
+        start_stream(&config, listeners, published.reader(), Arc::clone(&stop), ended)?;
+    threads.push(thread);
+    reported.push(report);
+    announce(&config, &addresses, &core_list, path, &zones);
     // Without a supervisor that wants to know, there is nobody to tell.
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-    control::run(Running { config, zones, published, threads, reported, stop }, reread)
+    let loader = Loader { config, zones, published };
+    control::run(Running { loader, threads, reported, stop }, caught, reread)
 }
 
-fn announce(config: &Config, core_list: &[usize], path: PathChoice, zones: &ZoneSet) {
+fn announce(
+    config: &Config,
+    addresses: &[SocketAddr],
+    core_list: &[usize],
+    path: PathChoice,
+    zones: &ZoneSet,
+) {
     let (serving, all) = zones.serving();
-    let listen: Vec<String> = config.listen.iter().map(SocketAddr::to_string).collect();
+    let listen: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     let path = if path == PathChoice::Uring { "io_uring" } else { "recvmmsg" };
-    eprintln!(
-        "ring53: serving {serving} of {all} zones on {} (UDP and TCP), cores {core_list:?}, {path}",
+    say!(
+        "serving {serving} of {all} zones on {} (UDP and TCP), cores {core_list:?}, {path}",
         listen.join(", "),
     );
-    if let [zone] = &config.zones[..]
+    if serving == 0 {
+        say!("NO ZONE COULD BE LOADED: every answer is SERVFAIL until one is mended, then SIGHUP");
+    }
+    if let ([zone], [address, ..]) = (&config.zones[..], addresses)
         && zone.file.is_none()
     {
-        let address = config.listen[0];
-        eprintln!(
-            "ring53: this is a sample; try   dig @{} -p {} www.example A",
-            address.ip(),
-            address.port()
-        );
-        eprintln!("ring53: then write a ring53.toml and run   ring53 serve --config ring53.toml");
+        let (ip, port) = (address.ip(), address.port());
+        say!("this is a sample; try   dig @{ip} -p {port} www.example A");
+        say!("then write a ring53.toml and run   ring53 serve --config ring53.toml");
     }
 }
 
@@ -115,7 +126,7 @@ fn choose_path(choice: PathChoice) -> Result<PathChoice, String> {
     if choice == PathChoice::Uring {
         return Err(format!("{reason}: {error}; use path = \"mmsg\" or \"auto\""));
     }
-    eprintln!("ring53: {reason}: {error}; using recvmmsg instead");
+    say!("{reason}: {error}; using recvmmsg instead");
     Ok(PathChoice::Mmsg)
 }
 
@@ -132,6 +143,9 @@ fn bind_all(config: &Config, core_list: &[usize]) -> Result<Bound, String> {
     for &address in &config.listen {
         let group = bind_group(address, core_list, &options).map_err(explain)?;
         // Port 0 was replaced by one of the system's choice: TCP follows.
+        if let Some(socket) = group.first() {
+            note_small_buffer(socket, config.receive_buffer);
+        }
         let local = group.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
         for (sockets, socket) in groups.iter_mut().zip(group) {
             sockets.push(socket);
@@ -141,13 +155,28 @@ fn bind_all(config: &Config, core_list: &[usize]) -> Result<Bound, String> {
     Ok((groups, listeners))
 }
 
+/// Says that the system gave less than was asked for: bursts beyond it are lost.
+fn note_small_buffer(socket: &UdpSocket, wanted: usize) {
+    // The kernel doubles what it is asked for, to pay for its own bookkeeping.
+    let given = SockRef::from(socket).recv_buffer_size().unwrap_or(usize::MAX) / 2;
+    if given < wanted {
+        let address = socket.local_addr().map_or_else(|_| "?".into(), |local| local.to_string());
+        say!(
+            "{address}: the receive buffer is {} KiB, not {} KiB: sysctl net.core.rmem_max={wanted} \
+             or CAP_NET_ADMIN allows more",
+            given >> 10,
+            wanted >> 10,
+        );
+    }
+}
+
 /// A bind error for people: what is wrong and the ways out.
 fn explain(failed: BindError) -> String {
     let remedy = match failed.error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => format!(
             "port {} needs a privilege. Any of these gives it:\n  \
              setcap cap_net_bind_service=+ep on the ring53 binary;\n  \
-             AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd unit, or a systemd socket;\n  \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd unit;\n  \
              sysctl net.ipv4.ip_unprivileged_port_start={};\n  \
              start as root with --user to become another user afterwards",
             failed.address.port(),
@@ -197,7 +226,12 @@ fn become_user(name: &str) -> Result<(), String> {
             "cannot become user {name}: {error} (only root can; start without --user otherwise)"
         )
     };
-    unistd::setgroups(&[user.gid]).map_err(failed)?;
+    if unistd::geteuid() == user.uid {
+        return Ok(());
+    }
+    let login = CString::new(name).map_err(|_| format!("user {name:?}: no name of a user"))?;
+    // All of the user's groups: zone files are often readable by one of them only.
+    unistd::initgroups(&login, user.gid).map_err(failed)?;
     unistd::setgid(user.gid).map_err(failed)?;
     unistd::setuid(user.uid).map_err(failed)
 }
@@ -224,11 +258,13 @@ fn start_core(
     sockets: Vec<UdpSocket>,
     snapshot: Reader<Snapshot>,
     stop: Arc<AtomicBool>,
+    ended: Says,
 ) -> Result<(Thread, Reported), String> {
     let answers = Arc::new(Counters::default());
     let state_answers = Arc::clone(&answers);
     let (ready, started) = mpsc::channel();
     let thread = spawn(format!("ring53-core{core}"), move || {
+        let _ended = ended;
         // A ring belongs to the thread that makes it, and its memory to that thread's core.
         cores::pin(core)?;
         let state = CoreState::new(state_answers);
@@ -247,7 +283,8 @@ fn start_core(
     })?;
     match started.recv() {
         Ok(path) => {
-            Ok((thread, Reported { name: format!("core {core}"), answers, path: Some(path) }))
+            let carried = Carried::Path(path);
+            Ok((thread, Reported { name: format!("core {core}"), answers, carried }))
         }
         Err(_) => {
             let error = thread.join().ok().and_then(Result::err);
@@ -255,4 +292,23 @@ fn start_core(
             Err(format!("core {core}: {error}"))
         }
     }
+}
+
+/// Starts the thread of all TCP connections.
+fn start_stream(
+    config: &Config,
+    listeners: Vec<TcpListener>,
+    snapshot: Reader<Snapshot>,
+    stop: Arc<AtomicBool>,
+    ended: Says,
+) -> Result<(Thread, Reported), String> {
+    let limits = StreamLimits { connections: config.stream_connections, idle: config.stream_idle };
+    let (answers, counters) = (Arc::new(Counters::default()), Arc::new(StreamCounters::default()));
+    let carried = Carried::Stream(Arc::clone(&counters));
+    let report = Reported { name: "tcp".into(), answers: Arc::clone(&answers), carried };
+    let thread = spawn("ring53-tcp".into(), move || {
+        let _ended = ended;
+        stream::run(listeners, snapshot, CoreState::new(answers), limits, counters, &stop)
+    })?;
+    Ok((thread, report))
 }

@@ -1,24 +1,28 @@
 //! TCP: the same answers behind a length prefix (RFC 7766), bounded in every direction.
 //!
 //! ```text
-//!   listener ──> connection: | length u16 | query | ... ──> answer_batch ──> | length | reply |
+//!   listener ──> admit ──> received: | len | query | len | que    (grows to one whole query)
+//!                             │ every whole query, in order: answer_batch in the shared scratch
+//!                             └─> replies: | len | reply | len | reply | ──> peer
 //! ```
 //!
 //! One thread for all connections, beside the cores: fallback for truncated answers, not the way
-//! to ask a million questions. Queries of one connection are answered in order.
+//! to ask a million questions. A connection without a query costs its first kilobyte and no more.
+//! When all places are taken, the connection that has been idle longest gives its place up
+//! (RFC 7766, 6.2.3 allows closing idle ones at will); one that is being answered never does.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::LocalSet;
+use tokio::task::{AbortHandle, LocalSet};
 use tokio::time::{sleep, timeout};
 
 use crate::answer::{CoreState, Exchange, Transport, Verdict, answer_batch};
@@ -26,10 +30,18 @@ use crate::limits::{MESSAGE_SIZE_MAX, STREAM_CONNECTIONS_PER_PEER_MAX};
 use crate::memory::epoch::Reader;
 use crate::snapshot::Snapshot;
 
-/// How long a peer may take to accept a reply or to finish a query it has begun.
+/// How long a peer may take to accept replies or to finish a query it has begun.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// How long to rest when no descriptor is left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long to rest when no descriptor is left, and between looks at the stop flag.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long connections that are being answered may go on after the stop.
+const DRAIN: Duration = Duration::from_millis(500);
+/// Octets a connection starts with: nearly every query is shorter.
+const RECEIVE_LEN: usize = 1024;
+/// Octets of replies collected before they are sent.
+const REPLIES_LEN: usize = 64 << 10;
+
+//----------- Limits and counters --------------------------------------------
 
 /// Limits of the service.
 #[derive(Clone, Copy, Debug)]
@@ -40,39 +52,169 @@ pub struct StreamLimits {
     pub idle: Duration,
 }
 
+/// What happened to connections: one writer, any number of readers.
+#[derive(Default)]
+pub struct StreamCounters {
+    accepted: AtomicU64,
+    queries: AtomicU64,
+    idle_closed: AtomicU64,
+    replaced: AtomicU64,
+    refused_full: AtomicU64,
+    refused_peer: AtomicU64,
+    slow_closed: AtomicU64,
+    accept_failed: AtomicU64,
+}
+
+impl StreamCounters {
+    /// Everything counted, in a fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        [
+            ("accepted", &self.accepted),
+            ("queries", &self.queries),
+            ("idle_closed", &self.idle_closed),
+            ("replaced", &self.replaced),
+            ("refused_full", &self.refused_full),
+            ("refused_peer", &self.refused_peer),
+            ("slow_closed", &self.slow_closed),
+            ("accept_failed", &self.accept_failed),
+        ]
+        .into_iter()
+        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+    }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+//----------- Places ---------------------------------------------------------
+
+/// The connections that are open: how many each peer has, and which have been idle since when.
+#[derive(Default)]
+struct Places {
+    open: HashMap<u64, Place>,
+    peers: HashMap<IpAddr, usize>,
+    /// From when a connection became idle, in turns, to its number: the first is the oldest.
+    idle: BTreeMap<u64, u64>,
+    turns: u64,
+}
+
+struct Place {
+    peer: IpAddr,
+    /// Its key in `idle`; `None` while a query of it is received or answered.
+    idle: Option<u64>,
+    task: Option<AbortHandle>,
+}
+
+impl Places {
+    fn turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    fn take(&mut self, peer: IpAddr) -> u64 {
+        let number = self.turn();
+        *self.peers.entry(peer).or_default() += 1;
+        self.open.insert(number, Place { peer, idle: None, task: None });
+        self.set_idle(number, true);
+        number
+    }
+
+    fn set_idle(&mut self, number: u64, idle: bool) {
+        let turn = self.turn();
+        let Some(place) = self.open.get_mut(&number) else { return };
+        if let Some(since) = place.idle.take() {
+            self.idle.remove(&since);
+        }
+        if idle {
+            place.idle = Some(turn);
+            self.idle.insert(turn, number);
+        }
+    }
+
+    fn leave(&mut self, number: u64) -> Option<Place> {
+        let place = self.open.remove(&number)?;
+        if let Some(since) = place.idle {
+            self.idle.remove(&since);
+        }
+        let count = self.peers.get_mut(&place.peer)?;
+        *count -= 1;
+        if *count == 0 {
+            self.peers.remove(&place.peer);
+        }
+        Some(place)
+    }
+
+    /// Closes the connection that has been idle longest. `false` if none is idle.
+    fn close_oldest_idle(&mut self) -> bool {
+        let Some((_, &number)) = self.idle.first_key_value() else { return false };
+        if let Some(task) = self.leave(number).and_then(|place| place.task) {
+            task.abort();
+        }
+        true
+    }
+}
+
+/// Whoever has one IPv6 address has its whole /64.
+fn peer_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() => {
+            Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address => address.to_canonical(),
+    }
+}
+
+//----------- Serving --------------------------------------------------------
+
 /// What all connections share: they take turns on one thread.
 struct Shared {
     snapshot: RefCell<Reader<Snapshot>>,
     core: RefCell<CoreState>,
-    peers: RefCell<HashMap<IpAddr, usize>>,
+    scratch: RefCell<Box<[u8]>>,
+    places: RefCell<Places>,
+    counters: Arc<StreamCounters>,
     started: Instant,
     limits: StreamLimits,
 }
 
-/// Serves `listeners` until `stop` is set.
+/// Serves `listeners` until `stop` is set, then finishes what it has begun to answer.
 pub fn run(
     listeners: Vec<std::net::TcpListener>,
     snapshot: Reader<Snapshot>,
     core: CoreState,
     limits: StreamLimits,
-    stop: &Arc<AtomicBool>,
+    counters: Arc<StreamCounters>,
+    stop: &AtomicBool,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shared = Rc::new(Shared {
         snapshot: RefCell::new(snapshot),
         core: RefCell::new(core),
-        peers: RefCell::default(),
+        scratch: RefCell::new(vec![0; MESSAGE_SIZE_MAX].into()),
+        places: RefCell::default(),
+        counters,
         started: Instant::now(),
         limits,
     });
     let local = LocalSet::new();
     local.block_on(&runtime, async {
+        let mut accepting = Vec::new();
         for listener in listeners {
             let listener = TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(accept(listener, Rc::clone(&shared)));
+            accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&shared))));
         }
         while !stop.load(Ordering::Relaxed) {
-            sleep(ACCEPT_PAUSE).await;
+            sleep(PAUSE).await;
+        }
+        accepting.iter().for_each(tokio::task::JoinHandle::abort);
+        let end = Instant::now() + DRAIN;
+        let answering = || {
+            let places = shared.places.borrow();
+            places.open.len() > places.idle.len()
+        };
+        while answering() && Instant::now() < end {
+            sleep(Duration::from_millis(5)).await;
         }
         Ok(())
     })
@@ -80,60 +222,185 @@ pub fn run(
 
 async fn accept(listener: TcpListener, shared: Rc<Shared>) {
     loop {
-        let Ok((stream, peer)) = listener.accept().await else {
+        let Ok((stream, address)) = listener.accept().await else {
             // Out of descriptors or memory: what is open goes on, the rest waits in the backlog.
-            sleep(ACCEPT_PAUSE).await;
+            add(&shared.counters.accept_failed);
+            sleep(PAUSE).await;
             continue;
         };
-        let address = peer.ip();
-        {
-            let mut peers = shared.peers.borrow_mut();
-            let open: usize = peers.values().sum();
-            let of_peer = peers.get(&address).copied().unwrap_or(0);
-            if open >= shared.limits.connections || of_peer >= STREAM_CONNECTIONS_PER_PEER_MAX {
-                continue;
-            }
-            peers.insert(address, of_peer + 1);
-        }
-        let shared = Rc::clone(&shared);
-        tokio::task::spawn_local(async move {
+        let Some(number) = admit(&shared, peer_of(address.ip())) else { continue };
+        add(&shared.counters.accepted);
+        let of_task = Rc::clone(&shared);
+        let task = tokio::task::spawn_local(async move {
             // Whatever ends a connection concerns only its peer.
-            let _ = converse(stream, &shared).await;
-            let mut peers = shared.peers.borrow_mut();
-            if let Some(count) = peers.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    peers.remove(&address);
-                }
-            }
+            let _ = converse(stream, number, &of_task).await;
+            of_task.places.borrow_mut().leave(number);
         });
+        if let Some(place) = shared.places.borrow_mut().open.get_mut(&number) {
+            place.task = Some(task.abort_handle());
+        }
     }
 }
 
+/// A place for a connection of `peer`, if it may have one.
+fn admit(shared: &Shared, peer: IpAddr) -> Option<u64> {
+    let mut places = shared.places.borrow_mut();
+    if places.peers.get(&peer).is_some_and(|&open| open >= STREAM_CONNECTIONS_PER_PEER_MAX) {
+        add(&shared.counters.refused_peer);
+        return None;
+    }
+    if places.open.len() >= shared.limits.connections {
+        if !places.close_oldest_idle() {
+            add(&shared.counters.refused_full);
+            return None;
+        }
+        add(&shared.counters.replaced);
+    }
+    Some(places.take(peer))
+}
+
+//----------- One connection -------------------------------------------------
+
 /// Answers one connection until it ends.
-async fn converse(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, number: u64, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut buffer = vec![0; 2 + MESSAGE_SIZE_MAX];
+    let mut received = vec![0; RECEIVE_LEN];
+    let mut replies = Vec::new();
+    let mut len = 0;
     loop {
-        let query_len = match timeout(shared.limits.idle, stream.read_u16()).await {
-            Ok(len) => usize::from(len?),
-            Err(_) => return Ok(()),
-        };
-        timeout(PROGRESS, stream.read_exact(&mut buffer[2..2 + query_len])).await??;
-        let verdict = {
-            let mut exchange = [Exchange {
-                buffer: &mut buffer[2..],
-                query_len,
-                transport: Transport::Stream,
-                verdict: Verdict::Reply(0),
-            }];
-            let mut snapshot = shared.snapshot.borrow_mut();
-            let mut core = shared.core.borrow_mut();
-            answer_batch(&snapshot.pin(), shared.started.elapsed(), &mut core, &mut exchange);
-            exchange[0].verdict
-        };
-        let Verdict::Reply(len) = verdict else { return Ok(()) };
-        buffer[..2].copy_from_slice(&(len as u16).to_be_bytes());
-        timeout(PROGRESS, stream.write_all(&buffer[..2 + len])).await??;
+        // Idle is who owes nothing; who has begun a query has only so long to finish it.
+        let began = len > 0;
+        if began {
+            timeout(PROGRESS, fill(&mut stream, &mut received, &mut len))
+                .await
+                .inspect_err(|_| add(&shared.counters.slow_closed))??;
+        } else {
+            let read = timeout(shared.limits.idle, stream.read(&mut received))
+                .await
+                .inspect_err(|_| add(&shared.counters.idle_closed))??;
+            if read == 0 {
+                return Ok(());
+            }
+            len = read;
+            shared.places.borrow_mut().set_idle(number, false);
+        }
+        let (mut at, mut end) = (0, false);
+        while let Some(query) = whole_query(&received[at..len]) {
+            at += 2 + query.len();
+            end = !answer(shared, query, &mut replies);
+            if end || replies.len() >= REPLIES_LEN {
+                send(&mut stream, &mut replies, shared).await?;
+            }
+            if end {
+                return Ok(());
+            }
+        }
+        debug_assert!(!end);
+        send(&mut stream, &mut replies, shared).await?;
+        received.copy_within(at..len, 0);
+        len -= at;
+        if len == 0 {
+            received.truncate(RECEIVE_LEN);
+            received.shrink_to_fit();
+            replies.shrink_to(RECEIVE_LEN);
+            shared.places.borrow_mut().set_idle(number, true);
+        }
+    }
+}
+
+/// The first query of `octets`, if all of it is there.
+fn whole_query(octets: &[u8]) -> Option<&[u8]> {
+    let (prefix, rest) = octets.split_first_chunk::<2>()?;
+    rest.get(..usize::from(u16::from_be_bytes(*prefix)))
+}
+
+/// Receives until the first query is whole.
+async fn fill(stream: &mut TcpStream, received: &mut Vec<u8>, len: &mut usize) -> io::Result<()> {
+    while whole_query(&received[..*len]).is_none() {
+        if let Some(prefix) = received[..*len].first_chunk::<2>() {
+            let needed = 2 + usize::from(u16::from_be_bytes(*prefix));
+            if received.len() < needed {
+                received.resize(needed, 0);
+            }
+        }
+        let read = stream.read(&mut received[*len..]).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        *len += read;
+    }
+    Ok(())
+}
+
+/// Appends the reply to `query`. `false` if there is none: such a peer is not talked to further.
+fn answer(shared: &Shared, query: &[u8], replies: &mut Vec<u8>) -> bool {
+    add(&shared.counters.queries);
+    let mut scratch = shared.scratch.borrow_mut();
+    scratch[..query.len()].copy_from_slice(query);
+    let mut exchange = [Exchange {
+        buffer: &mut scratch[..],
+        query_len: query.len(),
+        transport: Transport::Stream,
+        verdict: Verdict::Reply(0),
+    }];
+    let mut snapshot = shared.snapshot.borrow_mut();
+    let mut core = shared.core.borrow_mut();
+    answer_batch(&snapshot.pin(), shared.started.elapsed(), &mut core, &mut exchange);
+    let Verdict::Reply(len) = exchange[0].verdict else { return false };
+    replies.extend((len as u16).to_be_bytes());
+    replies.extend(&scratch[..len]);
+    true
+}
+
+async fn send(stream: &mut TcpStream, replies: &mut Vec<u8>, shared: &Shared) -> io::Result<()> {
+    if !replies.is_empty() {
+        timeout(PROGRESS, stream.write_all(replies))
+            .await
+            .inspect_err(|_| add(&shared.counters.slow_closed))??;
+        replies.clear();
+    }
+    Ok(())
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_idle_place_is_given_up() {
+        let mut places = Places::default();
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        let [first, second, third] = [(); 3].map(|()| places.take(peer));
+        places.set_idle(first, false);
+        places.set_idle(second, false);
+        places.set_idle(second, true);
+        assert!(places.close_oldest_idle());
+        assert!(!places.open.contains_key(&third), "idle since it came");
+        assert!(places.close_oldest_idle());
+        assert!(!places.open.contains_key(&second));
+        assert!(!places.close_oldest_idle(), "the first is being answered");
+        assert_eq!(places.peers[&peer], 1);
+        places.leave(first);
+        assert!(places.peers.is_empty() && places.idle.is_empty() && places.open.is_empty());
+    }
+
+    #[test]
+    fn a_64_is_one_peer() {
+        let peer = |text: &str| peer_of(text.parse().unwrap());
+        assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:1:2:3"));
+        assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
+        assert_eq!(peer("::ffff:192.0.2.1"), peer("192.0.2.1"));
+        assert_ne!(peer("192.0.2.1"), peer("192.0.2.2"));
+    }
+
+    #[test]
+    fn queries_are_cut_at_their_lengths() {
+        assert_eq!(whole_query(&[]), None);
+        assert_eq!(whole_query(&[0]), None);
+        assert_eq!(whole_query(&[0, 2, 7]), None);
+        assert_eq!(whole_query(&[0, 2, 7, 8, 0]), Some(&[7, 8][..]));
+        assert_eq!(whole_query(&[0, 0, 9]), Some(&[][..]));
     }
 }

@@ -6,7 +6,6 @@
 //! ```
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,23 +19,29 @@ use crate::snapshot::Snapshot;
 
 /// How long a core without work sleeps before it looks whether it should stop.
 const WAIT: Duration = Duration::from_millis(200);
+/// How long a stopping core goes on answering what is there. Under load more is always there.
+const DRAIN: Duration = Duration::from_millis(500);
 
-/// Answers on `path` until `stop` is set and everything received is answered.
+/// Answers on `path` until `stop` is set, then what was received before.
 pub fn run<P: PacketPath>(
     mut path: P,
     mut snapshot: Reader<Snapshot>,
     mut core: CoreState,
-    stop: &Arc<AtomicBool>,
+    stop: &AtomicBool,
 ) -> io::Result<()> {
     let started = Instant::now();
-    loop {
+    while !stop.load(Ordering::Relaxed) {
         if turn(&mut path, &mut snapshot, &mut core, started.elapsed())? == 0 {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(());
-            }
             path.wait(WAIT)?;
         }
     }
+    let end = started.elapsed() + DRAIN;
+    while turn(&mut path, &mut snapshot, &mut core, started.elapsed())? > 0 {
+        if started.elapsed() >= end {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// One turn of the loop; returns how many datagrams it took.
@@ -72,4 +77,74 @@ pub fn turn<P: PacketPath>(
     }
     path.send()?;
     Ok(count)
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Counters;
+    use crate::memory::epoch::Published;
+    use crate::net::{Batch, Faults, PathCounters, SimPath};
+    use crate::snapshot::Identity;
+    use crate::zone::HashKey;
+    use std::sync::Arc;
+
+    /// A question for the root's A.
+    const QUERY: &[u8] = b"\x12\x34\0\0\0\x01\0\0\0\0\0\0\0\0\x01\0\x01";
+
+    /// A network that always has one datagram more.
+    struct Endless(SimPath);
+
+    impl PacketPath for Endless {
+        fn receive(&mut self) -> io::Result<Batch<'_>> {
+            self.0.push(0, QUERY);
+            self.0.receive()
+        }
+        fn send(&mut self) -> io::Result<()> {
+            self.0.send()?;
+            self.0.take_replies();
+            Ok(())
+        }
+        fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+            self.0.wait(timeout)
+        }
+        fn counters(&self) -> &Arc<PathCounters> {
+            self.0.counters()
+        }
+    }
+
+    fn nothing_served() -> Reader<Snapshot> {
+        let key = HashKey::new(*b"a secret of test");
+        let snapshot = Snapshot::new(1, key, Identity::default(), Vec::new());
+        Published::new(Box::new(snapshot), 1).reader()
+    }
+
+    #[test]
+    fn what_was_received_is_answered_after_the_stop() {
+        let mut path = SimPath::new(1, Faults::default()).unwrap();
+        let waiting = 3 * BATCH_COUNT_MAX as u64 + 1;
+        (0..waiting).for_each(|tag| path.push(tag, QUERY));
+        let counters = Arc::clone(path.counters());
+        let core = CoreState::new(Arc::new(Counters::default()));
+        run(path, nothing_served(), core, &AtomicBool::new(true)).unwrap();
+        let sent = counters.iter().find(|(name, _)| *name == "sent").unwrap().1;
+        assert_eq!(sent, waiting);
+    }
+
+    #[test]
+    fn a_core_that_never_rests_stops_all_the_same() {
+        let path = Endless(SimPath::new(1, Faults::default()).unwrap());
+        let core = CoreState::new(Arc::new(Counters::default()));
+        let stop = AtomicBool::new(false);
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| run(path, nothing_served(), core, &stop));
+            std::thread::sleep(Duration::from_millis(50));
+            stop.store(true, Ordering::Relaxed);
+            running.join().unwrap().unwrap();
+        });
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
 }

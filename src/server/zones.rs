@@ -1,23 +1,30 @@
 //! Zones from files: read, compiled, kept when they fail, and put into snapshots.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use crate::limits::ZONE_FILE_SIZE_MAX;
 use crate::memory::Region;
 use crate::snapshot::{Snapshot, ZoneState};
+use crate::wire::Name;
 use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
 
 use super::config::{Config, ZoneConfig};
+use super::report::say;
 
 /// Served when nothing is configured.
 const SAMPLE: &[u8] = include_bytes!("sample.zone");
 /// Diagnostics of one zone that go to the log; `ring53 check zone` prints all.
 const LOGGED_MAX: usize = 20;
+/// Files from this size on are read by several threads, one file at a time.
+const LARGE_FILE_LEN: u64 = 4 << 20;
 
 /// Draws the secret of this process.
 pub fn hash_key() -> Result<HashKey, String> {
@@ -30,8 +37,48 @@ pub fn hash_key() -> Result<HashKey, String> {
 
 //----------- Files ----------------------------------------------------------
 
-/// Zone text from the file system.
-pub struct Files;
+/// Zone text from the file system. Remembers what it read, so that a reload can tell whether any
+/// of it has changed, files of `$INCLUDE` as well.
+#[derive(Default)]
+pub struct Files {
+    read: Mutex<Vec<FileRead>>,
+}
+
+/// One file as it was when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FileRead {
+    path: PathBuf,
+    version: FileVersion,
+}
+
+impl FileRead {
+    fn is_current(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|now| FileVersion::of(&now) == self.version)
+    }
+}
+
+/// What tells one version of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileVersion {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+    /// Unlike the time of modification, nobody can set this one back.
+    changed: (i64, i64),
+}
+
+impl FileVersion {
+    fn of(metadata: &Metadata) -> FileVersion {
+        FileVersion {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
 
 impl Source for Files {
     fn read(&self, path: &str, included_from: Option<&str>) -> Result<SourceText, String> {
@@ -39,32 +86,61 @@ impl Source for Files {
             Some(directory) => directory.join(path),
             None => PathBuf::from(path),
         };
-        let text = read_file(&resolved)?;
-        Ok(SourceText { name: resolved.display().to_string(), text })
+        let (text, version) = read_file(&resolved)?;
+        let name = resolved.display().to_string();
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.push(FileRead { path: resolved, version });
+        Ok(SourceText { name, text })
     }
 }
 
-fn read_file(path: &Path) -> Result<Text, String> {
-    let failed = |error: std::io::Error| format!("a readable file: {}: {error}", path.display());
-    let mut file = File::open(path).map_err(failed)?;
+fn read_file(path: &Path) -> Result<(Text, FileVersion), String> {
+    let shown = path.display();
+    let failed = |error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => ": check the path",
+            io::ErrorKind::PermissionDenied => {
+                ": the user that ring53 runs as must be able to read it"
+            }
+            _ => "",
+        };
+        format!("a readable file, but {shown}: {error}{remedy}")
+    };
+    // Opening a FIFO would wait for somebody to write.
+    let mut options = File::options();
+    let mut file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
-        return Err(format!("a regular file: {} is none", path.display()));
+        let found = if metadata.is_dir() { "a directory" } else { "no regular file" };
+        return Err(format!("a regular file, but {shown} is {found}"));
     }
-    let len = metadata.len() as usize;
+    let version = FileVersion::of(&metadata);
+    let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     if len > ZONE_FILE_SIZE_MAX {
-        return Err(format!("a file of at most {ZONE_FILE_SIZE_MAX} octets: {}", path.display()));
+        return Err(format!(
+            "a file of at most {ZONE_FILE_SIZE_MAX} octets, but {shown} has {len}"
+        ));
     }
     // Read, not mapped: a file that shrinks under a mapping kills the process.
     let mut region = Region::new(len).map_err(failed)?;
     let mut filled = 0;
     while filled < len {
-        match file.read(&mut region[filled..]).map_err(failed)? {
-            0 => break,
-            count => filled += count,
+        match file.read(&mut region[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
         }
     }
-    Ok(Text::Region(region, filled))
+    let after = FileVersion::of(&file.metadata().map_err(failed)?);
+    let written = (after.len, after.modified) != (version.len, version.modified);
+    if filled < len || written {
+        return Err(format!(
+            "a file at rest, but {shown} changed while it was read: write a new file beside it, \
+             rename it, then reload"
+        ));
+    }
+    Ok((Text::Region(region, filled), version))
 }
 
 /// The sample zone.
@@ -88,28 +164,21 @@ pub struct ZoneSet {
     zones: Vec<Held>,
 }
 
+/// One zone, and what it was made of.
 struct Held {
     config: ZoneConfig,
     state: ZoneState,
-    version: Option<FileVersion>,
+    /// The files of `state`; `None` if they have since been replaced by something that failed,
+    /// so that the next reload tries again.
+    files: Option<Vec<FileRead>>,
 }
 
-/// What tells one version of a file from another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct FileVersion {
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-}
-
-impl FileVersion {
-    fn of(path: &Path) -> Option<FileVersion> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(FileVersion {
-            inode: metadata.ino(),
-            len: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        })
+impl Held {
+    /// Whether loading `zone` again would give the same.
+    fn is_current(&self, zone: &ZoneConfig) -> bool {
+        self.config == *zone
+            && matches!(self.state, ZoneState::Serving(_))
+            && self.files.as_ref().is_some_and(|files| files.iter().all(FileRead::is_current))
     }
 }
 
@@ -121,16 +190,39 @@ impl ZoneSet {
 
     /// Loads what `config` names on `threads` threads, keeps what has not changed, and keeps the
     /// last good version of what fails. Returns the next snapshot.
+    ///
+    /// Small zones are shared out, one thread each; then large ones take all threads, one by one.
     pub fn load(&mut self, config: &Config, threads: usize) -> Box<Snapshot> {
-        let mut before = std::mem::take(&mut self.zones);
-        for zone in &config.zones {
-            let held = before
-                .iter()
-                .position(|held| held.config.name == zone.name)
-                .map(|at| before.swap_remove(at));
-            let next = self.load_one(zone, held, threads);
-            self.zones.push(next);
-        }
+        let before = std::mem::take(&mut self.zones);
+        let before: HashMap<Name, Held> =
+            before.into_iter().map(|held| (held.config.name.clone(), held)).collect();
+        let large: Vec<bool> = config.zones.iter().map(is_large).collect();
+        let next = AtomicUsize::new(0);
+        let (key, slots) = (self.key, config.zones.iter().map(|_| OnceLock::new()));
+        let slots: Vec<OnceLock<Held>> = slots.collect();
+        let load_small = || {
+            while let Some(i) = take_next(&next, config.zones.len()) {
+                if !large[i] {
+                    let zone = &config.zones[i];
+                    let _ = slots[i].set(load_one(key, zone, before.get(&zone.name), 1));
+                }
+            }
+        };
+        let small = large.iter().filter(|large| !**large).count();
+        thread::scope(|scope| {
+            for _ in 1..threads.min(small) {
+                scope.spawn(load_small);
+            }
+            load_small();
+        });
+        self.zones = slots
+            .into_iter()
+            .zip(&config.zones)
+            .map(|(slot, zone)| {
+                let load_large = || load_one(key, zone, before.get(&zone.name), threads);
+                slot.into_inner().unwrap_or_else(load_large)
+            })
+            .collect();
         self.generation += 1;
         let zones =
             self.zones.iter().map(|held| (held.config.name.clone(), held.state.clone())).collect();
@@ -143,60 +235,63 @@ impl ZoneSet {
             self.zones.iter().filter(|held| matches!(held.state, ZoneState::Serving(_))).count();
         (serving, self.zones.len())
     }
+}
 
-    fn load_one(&self, zone: &ZoneConfig, held: Option<Held>, threads: usize) -> Held {
-        let version = zone.file.as_deref().and_then(FileVersion::of);
-        if let Some(held) = &held
-            && held.config == *zone
-            && held.version == version
-            && matches!(held.state, ZoneState::Serving(_))
-            && (version.is_some() || zone.file.is_none())
-        {
-            return Held { config: zone.clone(), state: held.state.clone(), version };
-        }
-        let started = Instant::now();
-        let options = LoadOptions { key: self.key, threads };
-        let loaded = match &zone.file {
-            Some(file) => load(&zone.name, &file.to_string_lossy(), &Files, &options),
-            None => load(&zone.name, "sample.zone", &Embedded, &options),
-        };
-        for diagnostic in loaded.diagnostics.iter().take(LOGGED_MAX) {
-            eprintln!("ring53: zone {}: {diagnostic}", zone.name);
-        }
-        if let Some(more) = loaded.diagnostics.len().checked_sub(LOGGED_MAX).filter(|&n| n > 0) {
-            eprintln!("ring53: zone {}: and {more} more: see ring53 check zone", zone.name);
-        }
-        match loaded.zone {
-            Some(loaded) => {
-                eprintln!(
-                    "ring53: zone {}: serial {}, {} names, {} records, {} KiB, loaded in {} ms",
-                    zone.name,
-                    loaded.serial(),
-                    loaded.name_count(),
-                    loaded.record_count(),
-                    loaded.memory_len() >> 10,
-                    started.elapsed().as_millis(),
-                );
-                let state = ZoneState::Serving(Arc::new(loaded));
-                Held { config: zone.clone(), state, version }
-            }
-            None => {
-                let state = held.map_or(ZoneState::Failed, |held| held.state);
-                match &state {
-                    ZoneState::Serving(last) => eprintln!(
-                        "ring53: zone {}: not loaded; serial {} goes on serving",
-                        zone.name,
-                        last.serial(),
-                    ),
-                    ZoneState::Failed => eprintln!(
-                        "ring53: zone {}: not loaded; its names are answered with SERVFAIL until \
-                         it is mended and SIGHUP sent",
-                        zone.name,
-                    ),
-                }
-                // Without a version, the next reload tries again whatever the file looks like.
-                Held { config: zone.clone(), state, version: None }
-            }
-        }
+fn take_next(next: &AtomicUsize, end: usize) -> Option<usize> {
+    let i = next.fetch_add(1, Ordering::Relaxed);
+    (i < end).then_some(i)
+}
+
+/// Whether reading the zone keeps several threads busy.
+fn is_large(zone: &ZoneConfig) -> bool {
+    let Some(file) = &zone.file else { return false };
+    fs::metadata(file).is_ok_and(|metadata| metadata.len() >= LARGE_FILE_LEN)
+}
+
+fn load_one(key: HashKey, zone: &ZoneConfig, held: Option<&Held>, threads: usize) -> Held {
+    let config = zone.clone();
+    if let Some(held) = held
+        && held.is_current(zone)
+    {
+        return Held { config, state: held.state.clone(), files: held.files.clone() };
     }
+    let started = Instant::now();
+    let options = LoadOptions { key, threads };
+    let files = Files::default();
+    let loaded = match &zone.file {
+        Some(file) => load(&zone.name, &file.to_string_lossy(), &files, &options),
+        None => load(&zone.name, "sample.zone", &Embedded, &options),
+    };
+    for diagnostic in loaded.diagnostics.iter().take(LOGGED_MAX) {
+        say!("zone {}: {diagnostic}", zone.name);
+    }
+    if let Some(more) = loaded.diagnostics.len().checked_sub(LOGGED_MAX).filter(|&n| n > 0) {
+        let file = zone.file.as_deref().unwrap_or(Path::new("")).display();
+        say!("zone {0}: and {more} more: see ring53 check zone {0} {file}", zone.name);
+    }
+    if let Some(loaded) = loaded.zone {
+        say!(
+            "zone {}: serial {}, {} names, {} records, {} KiB, loaded in {} ms",
+            zone.name,
+            loaded.serial(),
+            loaded.name_count(),
+            loaded.record_count(),
+            loaded.memory_len() >> 10,
+            started.elapsed().as_millis(),
+        );
+        let files = files.read.into_inner().unwrap_or_else(PoisonError::into_inner);
+        return Held { config, state: ZoneState::Serving(Arc::new(loaded)), files: Some(files) };
+    }
+    let state = held.map_or(ZoneState::Failed, |held| held.state.clone());
+    match &state {
+        ZoneState::Serving(last) => {
+            say!("zone {}: not loaded; serial {} goes on serving", zone.name, last.serial());
+        }
+        ZoneState::Failed => say!(
+            "zone {}: not loaded; its names are answered with SERVFAIL until it is mended and \
+             SIGHUP sent",
+            zone.name,
+        ),
+    }
+    Held { config, state, files: None }
 }
