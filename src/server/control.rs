@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | SIGHUP | configuration and zones are read again; what fails keeps its last good version |
 //! | SIGUSR1 | counters are printed |
-//! | SIGTERM, SIGINT | what was received is answered, counters are printed, exit 0; again: at once |
+//! | SIGTERM, SIGINT | what was received is answered, counters are printed, exit 0 |
+//! | either once more | exit at once |
 //!
 //! ```text
 //!   signals ──┐

@@ -284,10 +284,10 @@ async fn converse(mut stream: TcpStream, number: u64, shared: &Shared) -> io::Re
             len = read;
             shared.places.borrow_mut().set_idle(number, false);
         }
-        let (mut at, mut end) = (0, false);
+        let mut at = 0;
         while let Some(query) = whole_query(&received[at..len]) {
             at += 2 + query.len();
-            end = !answer(shared, query, &mut replies);
+            let end = !answer(shared, query, &mut replies);
             if end || replies.len() >= REPLIES_LEN {
                 send(&mut stream, &mut replies, shared).await?;
             }
@@ -295,7 +295,6 @@ async fn converse(mut stream: TcpStream, number: u64, shared: &Shared) -> io::Re
                 return Ok(());
             }
         }
-        debug_assert!(!end);
         send(&mut stream, &mut replies, shared).await?;
         received.copy_within(at..len, 0);
         len -= at;
