@@ -76,6 +76,32 @@ impl LowerName {
         Some(len)
     }
 
+    /// Becomes `relative`, whole labels in lower case, followed by `apex`. `None` as for
+    /// [`LowerName::read`].
+    pub fn join(&mut self, relative: &[u8], apex: &LowerName) -> Option<()> {
+        let len = relative.len() + apex.len();
+        if len > NAME_LEN_MAX {
+            return None;
+        }
+        let (mut at, mut labels) = (0, 0);
+        while at < relative.len() {
+            self.label_at[labels] = at as u8;
+            labels += 1;
+            at += 1 + relative[at] as usize;
+        }
+        if at != relative.len() {
+            return None;
+        }
+        for &label_at in &apex.label_at[..=apex.depth()] {
+            self.label_at[labels] = label_at + at as u8;
+            labels += 1;
+        }
+        self.labels = (labels - 1) as u8;
+        self.octets[..at].copy_from_slice(relative);
+        self.octets[at..len].copy_from_slice(apex.as_wire());
+        Some(())
+    }
+
     /// Reads a possibly compressed name at `at` of `message`. Pointers must point backwards.
     pub fn read_compressed(&mut self, message: &[u8], mut at: usize) -> Option<usize> {
         let mut flat = [0; NAME_LEN_MAX + 1];
@@ -182,6 +208,25 @@ mod tests {
             assert_eq!(name.suffix(1), b"\x03org\0");
             assert_eq!(name.suffix(0), b"\0");
         }
+    }
+
+    #[test]
+    fn joined_as_if_read_whole() {
+        let (mut apex, mut joined, mut whole) =
+            (LowerName::new(), LowerName::new(), LowerName::new());
+        apex.read(b"\x07example\x03org\0").unwrap();
+        for relative in [&b""[..], b"\x03www", b"\x01a\x01*\x02bc"] {
+            joined.join(relative, &apex).unwrap();
+            whole.read(&[relative, apex.as_wire()].concat()).unwrap();
+            assert_eq!(joined.as_wire(), whole.as_wire());
+            let suffixes = |name: &LowerName| {
+                (0..=name.depth()).map(|depth| name.suffix_at(depth)).collect::<Vec<_>>()
+            };
+            assert_eq!(suffixes(&joined), suffixes(&whole));
+        }
+        assert!(joined.join(b"\x03ab", &apex).is_none());
+        assert!(joined.join(&b"\x01a".repeat(122), &apex).is_none());
+        assert!(joined.join(&b"\x01a".repeat(121), &apex).is_some());
     }
 
     #[test]

@@ -64,10 +64,10 @@ pub fn build(
     threads: usize,
 ) -> io::Result<(Region, Vec<Built>)> {
     let gathered = in_parallel(threads, |i| gather(stages, i, threads));
-    let gathered: Vec<Pages<Gathered>> = gathered.into_iter().collect::<io::Result<_>>()?;
+    let gathered: Vec<Pages<Entry>> = gathered.into_iter().collect::<io::Result<_>>()?;
     let mut starts = vec![8];
     for entries in &gathered {
-        let size: usize = entries.iter().map(|(entry, _)| entry.size_max()).sum();
+        let size: usize = entries.iter().map(|entry| entry.size_max()).sum();
         starts.push(starts[starts.len() - 1] + size.next_multiple_of(64));
     }
     let mut pool = Region::new(starts[threads].max(64))?;
@@ -111,20 +111,17 @@ pub fn in_parallel<T: Send>(count: usize, job: impl Fn(usize) -> T + Sync) -> Ve
     })
 }
 
-/// An entry and the stage it is in.
-type Gathered = (Entry, u32);
-
 /// The entries of one range of hashes, sorted by hash and then by the order of the text.
-fn gather(stages: &[Stage], range: usize, ranges: usize) -> io::Result<Pages<Gathered>> {
+fn gather(stages: &[Stage], range: usize, ranges: usize) -> io::Result<Pages<Entry>> {
     let mut entries = Pages::default();
     for (part, stage) in stages.iter().enumerate() {
         for &entry in &*stage.entries {
             if ((u128::from(entry.hash) * ranges as u128) >> 64) as usize == range {
-                entries.push((entry, part as u32))?;
+                entries.push(entry.in_part(part))?;
             }
         }
     }
-    entries.sort_unstable_by_key(|&(entry, part)| (entry.hash, entry.is_ancestor(), part, entry));
+    entries.sort_unstable_by_key(|entry| entry.order());
     Ok(entries)
 }
 
@@ -140,6 +137,8 @@ struct Builder<'a> {
     built: Built,
     prepared: Prepared,
     signatures: Prepared,
+    owner: LowerName,
+    records: Vec<Staged<'a>>,
     node: Vec<u8>,
 }
 
@@ -159,22 +158,24 @@ impl<'a> Builder<'a> {
             built: Built::default(),
             prepared: Prepared::default(),
             signatures: Prepared::default(),
+            owner: LowerName::new(),
+            records: Vec::new(),
             node: Vec::new(),
         }
     }
 
-    fn build(mut self, entries: &[Gathered]) -> io::Result<Built> {
+    fn build(mut self, entries: &[Entry]) -> io::Result<Built> {
         let mut group: Vec<(Staged<'a>, bool)> = Vec::new();
         let mut at = 0;
         while at < entries.len() {
-            let hash = entries[at].0.hash;
+            let hash = entries[at].hash;
             group.clear();
-            while at < entries.len() && entries[at].0.hash == hash {
-                if let Some(&(ahead, part)) = entries.get(at + PREFETCH_AHEAD) {
-                    self.stages[part as usize].prefetch(ahead);
+            while at < entries.len() && entries[at].hash == hash {
+                if let Some(&ahead) = entries.get(at + PREFETCH_AHEAD) {
+                    self.stages[ahead.part()].prefetch(ahead);
                 }
-                let (entry, part) = entries[at];
-                group.push((self.stages[part as usize].get(entry), entry.is_ancestor()));
+                let entry = entries[at];
+                group.push((self.stages[entry.part()].get(entry), entry.is_ancestor()));
                 at += 1;
             }
             if group.len() > 1 {
@@ -193,16 +194,15 @@ impl<'a> Builder<'a> {
     /// Writes the node of one name.
     fn name(&mut self, hash: u64, group: &[(Staged<'a>, bool)]) -> io::Result<()> {
         let first = group[0].0;
-        let mut records: Vec<Staged<'a>> =
-            group.iter().filter(|(_, ancestor)| !ancestor).map(|(staged, _)| *staged).collect();
-        let owner = full_name(first.owner, self.apex);
+        let mut records = std::mem::take(&mut self.records);
+        records.clear();
+        records.extend(group.iter().filter(|(_, ancestor)| !ancestor).map(|(staged, _)| *staged));
+        self.owner.join(first.owner, self.apex).expect("a staged owner is a whole name");
         let is_apex = first.owner.is_empty();
         if records.len() > 1 {
             records.sort_by_key(|record| (covered(record), record.rtype == rtype::RRSIG));
-            check_name(&mut records, &owner, is_apex, &mut self.built.findings);
-        } else if let [record] = records[..] {
-            check_name(&mut vec![record], &owner, is_apex, &mut self.built.findings);
         }
+        check_name(&mut records, &self.owner, is_apex, &mut self.built.findings);
         let rrset_count = records.chunk_by(|a, b| covered(a) == covered(b)).count();
         self.node.clear();
         self.node.extend_from_slice(&[0, first.owner.len() as u8]);
@@ -215,7 +215,7 @@ impl<'a> Builder<'a> {
         let mut flags = if is_apex { flag::APEX } else { 0 };
         for (i, set) in records.chunk_by(|a, b| covered(a) == covered(b)).enumerate() {
             let entry_at = directory_at + i * DIRECTORY_ENTRY_LEN;
-            self.rrset(&owner, set, entry_at, is_apex);
+            self.rrset(set, entry_at, is_apex);
             flags |= match covered(&set[0]) {
                 rtype::NS if !is_apex => flag::CUT,
                 rtype::DNAME => flag::DNAME,
@@ -224,7 +224,9 @@ impl<'a> Builder<'a> {
             };
         }
         self.node[0] = flags;
-        self.place(hash, flags, records.len(), &first)
+        let record_count = records.len();
+        self.records = records;
+        self.place(hash, flags, record_count, &first)
     }
 
     fn place(
@@ -253,7 +255,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Appends one RRset's block and fills its directory entry.
-    fn rrset(&mut self, owner: &LowerName, set: &[Staged<'a>], entry_at: usize, is_apex: bool) {
+    fn rrset(&mut self, set: &[Staged<'a>], entry_at: usize, is_apex: bool) {
         let kind = covered(&set[0]);
         self.prepared.clear();
         self.signatures.clear();
@@ -261,17 +263,17 @@ impl<'a> Builder<'a> {
         let ttl = set.iter().map(|record| record.ttl).min().unwrap_or(0);
         for record in set {
             if record.rtype == rtype::RRSIG {
-                self.signatures.record(owner, record.rtype, record.ttl, record.rdata);
+                self.signatures.record(&self.owner, record.rtype, record.ttl, record.rdata);
                 signature_count += 1;
             } else {
-                self.prepared.record(owner, kind, ttl, record.rdata);
+                self.prepared.record(&self.owner, kind, ttl, record.rdata);
                 count += 1;
             }
         }
         let mut targets = Vec::new();
         if kind == rtype::NS {
             for (record, &position) in set.iter().zip(&self.prepared.name_positions) {
-                if let Some((target, required)) = self.link_target(record, owner, is_apex) {
+                if let Some((target, required)) = self.link_target(record, is_apex) {
                     targets.push((position, target, required, record));
                 }
             }
@@ -319,18 +321,13 @@ impl<'a> Builder<'a> {
     }
 
     /// The name server's name if it lies in this zone, and whether it lies at or below the cut.
-    fn link_target(
-        &self,
-        record: &Staged<'_>,
-        owner: &LowerName,
-        is_apex: bool,
-    ) -> Option<(Box<[u8]>, bool)> {
+    fn link_target(&self, record: &Staged<'_>, is_apex: bool) -> Option<(Box<[u8]>, bool)> {
         let mut target = LowerName::new();
         target.read(record.rdata)?;
         let within = |zone: &LowerName| {
             target.depth() >= zone.depth() && target.suffix(zone.depth()) == zone.as_wire()
         };
-        within(self.apex).then(|| (target.as_wire().into(), !is_apex && within(owner)))
+        within(self.apex).then(|| (target.as_wire().into(), !is_apex && within(&self.owner)))
     }
 }
 
@@ -349,12 +346,7 @@ pub fn covered(record: &Staged<'_>) -> u16 {
 
 /// `relative` with the apex appended.
 pub fn full_name(relative: &[u8], apex: &LowerName) -> LowerName {
-    let mut wire = [0; 256];
-    let apex = apex.as_wire();
-    let len = relative.len() + apex.len();
-    wire[..relative.len()].copy_from_slice(relative);
-    wire[relative.len()..len].copy_from_slice(apex);
     let mut name = LowerName::new();
-    name.read(&wire[..len]).expect("a staged owner is a whole name");
+    name.join(relative, apex).expect("a staged owner is a whole name");
     name
 }

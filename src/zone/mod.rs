@@ -162,7 +162,7 @@ pub struct Loaded {
 pub fn load(apex: &Name, path: &str, source: &dyn Source, options: &LoadOptions) -> Loaded {
     let mut lower_apex = LowerName::new();
     lower_apex.read(apex.as_wire()).expect("a name is a name");
-    let threads = options.threads.clamp(1, 16);
+    let threads = options.threads.clamp(1, stage::PARTS_MAX);
     let outcome =
         text::read(apex, path, source, threads, &|| stage::Stage::new(options.key, &lower_apex));
     let mut diagnostics = outcome.diagnostics;

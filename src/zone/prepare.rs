@@ -26,7 +26,16 @@ pub struct Prepared {
     pub fixes: Vec<(u32, u32)>,
     /// Position of each record's first name in RDATA.
     pub name_positions: Vec<u32>,
-    targets: Vec<(u32, Vec<u8>)>,
+    targets: Targets,
+    name: LowerName,
+}
+
+/// Names already in the body that a pointer may point to.
+#[derive(Default)]
+struct Targets {
+    /// `(position in the body, where its octets start, where they end)`
+    places: Vec<(u32, usize, usize)>,
+    octets: Vec<u8>,
 }
 
 impl Prepared {
@@ -35,7 +44,8 @@ impl Prepared {
         self.body.clear();
         self.fixes.clear();
         self.name_positions.clear();
-        self.targets.clear();
+        self.targets.places.clear();
+        self.targets.octets.clear();
     }
 
     /// Adds one record of class IN.
@@ -66,7 +76,7 @@ impl Prepared {
 
     /// Writes the name at the start of `wire`, compressed; returns its uncompressed length.
     fn name(&mut self, owner: &LowerName, wire: &[u8]) -> usize {
-        let mut name = LowerName::new();
+        let name = &mut self.name;
         let Some(len) = name.read(wire) else {
             // The reader of zone text lets no such RDATA through; unknown-type syntax is checked
             // there too. Written as it is, it harms nobody.
@@ -74,9 +84,9 @@ impl Prepared {
             return wire.len();
         };
         let start = self.body.len();
-        let written = (1..=name.depth())
-            .rev()
-            .find_map(|depth| self.target(owner, name.suffix(depth)).map(|what| (depth, what)));
+        let written = (1..=name.depth()).rev().find_map(|depth| {
+            self.targets.target(owner, name.suffix(depth)).map(|what| (depth, what))
+        });
         let kept = match written {
             None => len,
             Some((depth, what)) => {
@@ -91,12 +101,19 @@ impl Prepared {
         }
         let depth_min = written.map_or(0, |(depth, _)| depth);
         for depth in (depth_min + 1..=name.depth()).rev() {
-            let position = start + name.suffix_at(depth);
-            if position < TARGET_MAX && self.targets.len() < TARGETS_MAX {
-                self.targets.push((position as u32, name.suffix(depth).to_vec()));
-            }
+            self.targets.add(start + name.suffix_at(depth), name.suffix(depth));
         }
         len
+    }
+}
+
+impl Targets {
+    fn add(&mut self, position: usize, name: &[u8]) {
+        if position < TARGET_MAX && self.places.len() < TARGETS_MAX {
+            let start = self.octets.len();
+            self.octets.extend_from_slice(name);
+            self.places.push((position as u32, start, self.octets.len()));
+        }
     }
 
     /// What a pointer to `suffix` would be: in the owner's name, or before in this body.
@@ -112,7 +129,10 @@ impl Prepared {
         {
             return Some(suffix.len() as u32);
         }
-        let found = self.targets.iter().find(|(_, target)| target == suffix)?;
+        let is_suffix = |&&(_, start, end): &&(u32, usize, usize)| {
+            end - start == suffix.len() && self.octets[start..end] == *suffix
+        };
+        let found = self.places.iter().find(is_suffix)?;
         Some(WITHIN | found.0)
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   entry   | hash of the name u64 | place u64 |
-//!   place   bit 63: only says that the name exists (an ancestor) | where 47 bits | size 16 bits
+//!   place   bit 63: only says that the name exists (an ancestor) | part 4 bits | where 43 bits |
+//!           size 16 bits
 //!   record  | ttl u32 | type u16 | rdlen u16 | line u32 | file u16 | owner_len u8 | depth u8 |
 //!           | owner, relative, lower case | rdata |
 //! ```
 //!
 //! Sorting entries sorts by name and then by the order of the text, because places grow with the
-//! text. Records stay where they were written; they live in chunks of mapped memory that go back
+//! text. The part is filled in when the entries of all parts come together. Records stay where they were written; they live in chunks of mapped memory that go back
 //! to the kernel when the zone is built.
 
 use crate::limits::{DIAGNOSTICS_MAX, NAME_LABELS_MAX, RDATA_LEN_MAX};
@@ -25,6 +26,10 @@ const _: () = assert!(HEADER_LEN + 255 + RDATA_LEN_MAX < CHUNK_LEN);
 const CHUNK_BITS: u32 = CHUNK_LEN.trailing_zeros();
 const SIZE_BITS: u32 = 16;
 const ANCESTOR: u64 = 1 << 63;
+const PART_AT: u32 = 59;
+const PART_MASK: u64 = (PARTS_MAX as u64 - 1) << PART_AT;
+/// Parts that a text is staged in at most.
+pub const PARTS_MAX: usize = 16;
 
 /// Octets a record may need in the pool beyond its owner and RDATA: node header, directory entry,
 /// block header, record header, fixes and a link for two names, and rounding.
@@ -36,7 +41,7 @@ const CLASS_IN: u16 = 1;
 //----------- Entry ----------------------------------------------------------
 
 /// One record, or one name that must exist because something is below it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy)]
 pub struct Entry {
     pub hash: u64,
     place: u64,
@@ -59,7 +64,23 @@ impl Entry {
     }
 
     fn at(self) -> usize {
-        ((self.place & !ANCESTOR) >> SIZE_BITS) as usize
+        ((self.place & !ANCESTOR & !PART_MASK) >> SIZE_BITS) as usize
+    }
+
+    /// The same entry, told to be of `part`.
+    pub fn in_part(self, part: usize) -> Entry {
+        debug_assert!(part < PARTS_MAX);
+        Entry { place: self.place | (part as u64) << PART_AT, ..self }
+    }
+
+    /// The part it was told to be of.
+    pub fn part(self) -> usize {
+        ((self.place & PART_MASK) >> PART_AT) as usize
+    }
+
+    /// Orders by name, then as the text, ancestors last.
+    pub fn order(self) -> u128 {
+        u128::from(self.hash) << 64 | u128::from(self.place)
     }
 }
 
@@ -103,7 +124,10 @@ pub struct Stage {
     pub refused_count: usize,
     /// The first failure to get memory.
     pub failed: Option<std::io::Error>,
+    /// The last owner, as it came.
+    wire: Vec<u8>,
     owner: LowerName,
+    before: LowerName,
     owner_in_zone: bool,
     /// Whether the last record was taken, and its ancestors with it.
     announced: bool,
@@ -122,7 +146,9 @@ impl Stage {
             refused: Vec::new(),
             refused_count: 0,
             failed: None,
+            wire: Vec::new(),
             owner: LowerName::new(),
+            before: LowerName::new(),
             owner_in_zone: false,
             announced: false,
             hashes: Box::new([0; NAME_LABELS_MAX + 1]),
@@ -170,20 +196,22 @@ impl Stage {
 
     /// Reads the owner if it differs from the last; returns the labels it shares with the last.
     fn take_owner(&mut self, wire: &[u8]) -> usize {
-        let mut next = LowerName::new();
-        let read = next.read(wire).is_some();
-        debug_assert!(read, "the reader of zone text makes whole names");
-        if next.as_wire() == self.owner.as_wire() && self.hashes[0] != 0 {
-            return next.depth();
+        if wire == self.wire {
+            return self.owner.depth();
         }
-        let shared = (1..=next.depth().min(self.owner.depth()))
+        self.wire.clear();
+        self.wire.extend_from_slice(wire);
+        std::mem::swap(&mut self.owner, &mut self.before);
+        let read = self.owner.read(wire).is_some();
+        debug_assert!(read, "the reader of zone text makes whole names");
+        let (next, last) = (&self.owner, &self.before);
+        let shared = (1..=next.depth().min(last.depth()))
             .take_while(|&depth| {
-                let (a, b) = (next.suffix_at(depth), self.owner.suffix_at(depth));
-                let (a_end, b_end) = (next.suffix_at(depth - 1), self.owner.suffix_at(depth - 1));
-                next.as_wire()[a..a_end] == self.owner.as_wire()[b..b_end]
+                let (a, b) = (next.suffix_at(depth), last.suffix_at(depth));
+                let (a_end, b_end) = (next.suffix_at(depth - 1), last.suffix_at(depth - 1));
+                next.as_wire()[a..a_end] == last.as_wire()[b..b_end]
             })
             .count();
-        self.owner = next;
         self.key.suffixes(&self.owner, &mut self.hashes);
         let depth = self.apex.depth();
         self.owner_in_zone =

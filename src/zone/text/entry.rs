@@ -73,6 +73,40 @@ impl State {
     }
 }
 
+//----------- Stated ---------------------------------------------------------
+
+/// What an entry says of its own TTL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stated {
+    /// There is nothing but blanks and comments.
+    NoRecord,
+    /// A record that takes its TTL from elsewhere.
+    NoTtl,
+    /// A record with this TTL.
+    Ttl(u32),
+}
+
+impl Stated {
+    /// Reads `entry` up to its type.
+    pub fn by(entry: &[u8]) -> Stated {
+        let mut lexer = Lexer::new(entry, 0, 0);
+        let blank_start = matches!(lexer.peek(), Some(b' ' | b'\t'));
+        let Ok(Some(mut word)) = lexer.word() else { return Stated::NoRecord };
+        if !blank_start && word.at == 0 {
+            let Ok(Some(next)) = lexer.word() else { return Stated::NoTtl };
+            word = next;
+        }
+        if parse_class(word.text).is_some() {
+            let Ok(Some(next)) = lexer.word() else { return Stated::NoTtl };
+            word = next;
+        }
+        match rdata::parse_ttl(word.text).filter(|_| !word.quoted) {
+            Some(ttl) => Stated::Ttl(ttl),
+            None => Stated::NoTtl,
+        }
+    }
+}
+
 //----------- Reader ---------------------------------------------------------
 
 /// Reads one part of a zone's text.

@@ -8,11 +8,16 @@
 //! A part needs what the entries before it left behind: origin, default TTL, last owner, last TTL
 //! and class, and the line number. One scan over the text collects it without reading records:
 //! only lines that start with `$` change the origin and the default, and the owner is the next
-//! entry's own. What a scan cannot know cheaply forbids the cut instead: after `$INCLUDE` nothing
-//! need be known, for it leaves no trace but the last TTL; and where TTLs are left out without a
-//! `$TTL` before, the text is read as one part.
+//! entry's own. Where no `$TTL` came before, a record may take its TTL from the one before it:
+//! the cut is then made after a record that says its own. What a scan cannot know cheaply forbids
+//! the cut instead. `$INCLUDE` leaves no trace.
 
-use super::entry::State;
+use super::entry::{State, Stated};
+
+/// Octets looked at in one step where nothing but plain lines stands.
+const STEP_LEN: usize = 64 << 10;
+/// Entries past its target that a cut is sought among.
+const SOUGHT_MAX: usize = 10_000;
 
 //----------- Start ----------------------------------------------------------
 
@@ -35,7 +40,8 @@ pub fn split(text: &[u8], origin: &[u8], parts_max: usize, part_len_min: usize) 
         return vec![first];
     }
     let mut starts = vec![first];
-    let mut scan = Scan { text, at: 0, lines: 0, state: State::new(origin) };
+    let mut scan =
+        Scan { text, at: 0, lines: 0, state: State::new(origin), marked_before: 0, last: None };
     for part in 1..parts {
         let target = text.len() / parts * part;
         match scan.cut(target) {
@@ -60,12 +66,18 @@ struct Scan<'a> {
     at: usize,
     lines: u32,
     state: State,
+    /// No step is worth trying before this octet.
+    marked_before: usize,
+    /// The last entry passed, if it was a record and no default TTL is known.
+    last: Option<(usize, usize)>,
 }
 
 impl Scan<'_> {
     /// Goes to the first good place at or after `target`.
     fn cut(&mut self, target: usize) -> Cut {
+        let mut sought = 0;
         while self.at < self.text.len() {
+            self.pass_plain(target);
             let first = self.text[self.at];
             if first == b'$' {
                 if !self.control() {
@@ -75,21 +87,61 @@ impl Scan<'_> {
             }
             let names_owner = !matches!(first, b' ' | b'\t' | b'\r' | b'\n' | b';' | b'(' | b')');
             if self.at >= target && names_owner {
-                // Without a default, a record may take its TTL from the one before it.
-                if self.state.default_ttl.is_none() {
+                if let Some(state) = self.state_here() {
+                    return Cut::At(Start { at: self.at, lines: self.lines, state });
+                }
+                sought += 1;
+                if sought > SOUGHT_MAX {
                     return Cut::Never;
                 }
-                return Cut::At(Start {
-                    at: self.at,
-                    lines: self.lines,
-                    state: self.state.clone(),
-                });
             }
+            let start = self.at;
             if !self.pass_entry() {
                 return Cut::Never;
             }
+            if self.state.default_ttl.is_none() {
+                self.remember(start);
+            }
         }
         Cut::Nowhere
+    }
+
+    /// Passes many lines at once, up to well before `target`, as long as they are plain ones.
+    fn pass_plain(&mut self, target: usize) {
+        while self.at >= self.marked_before && self.at + 2 * STEP_LEN < target {
+            let step = &self.text[self.at..self.at + STEP_LEN];
+            let marks = |octet: u8| matches!(octet, b'(' | b')' | b'"' | b'\\' | b'$');
+            // Without an early end: this way it is done on many octets at once.
+            let marked = step.iter().fold(false, |marked, &octet| marked | marks(octet));
+            let end = step.iter().rposition(|&octet| octet == b'\n');
+            let Some(end) = end.filter(|_| !marked) else {
+                self.marked_before = self.at + STEP_LEN;
+                return;
+            };
+            let step = &step[..=end];
+            self.lines += step.iter().filter(|&&octet| octet == b'\n').count() as u32;
+            self.at += step.len();
+            self.last = None;
+        }
+    }
+
+    /// What the entries before this place left behind, if it is known.
+    fn state_here(&self) -> Option<State> {
+        let mut state = self.state.clone();
+        if state.default_ttl.is_none() {
+            let (start, end) = self.last?;
+            let Stated::Ttl(ttl) = Stated::by(&self.text[start..end]) else { return None };
+            state.last_ttl = Some(ttl);
+        }
+        Some(state)
+    }
+
+    /// Keeps where the last record stands, from `start` to here, if it is one.
+    fn remember(&mut self, start: usize) {
+        match Stated::by(&self.text[start..self.at]) {
+            Stated::NoRecord => {}
+            Stated::Ttl(_) | Stated::NoTtl => self.last = Some((start, self.at)),
+        }
     }
 
     /// Follows a control entry. `false` if it is one that the scan cannot follow.
@@ -100,6 +152,10 @@ impl Scan<'_> {
             return false;
         }
         let entry = &self.text[start..self.at];
+        // $GENERATE makes records: the last of them is not at hand. $INCLUDE leaves no trace.
+        if entry.get(..9).is_some_and(|word| word.eq_ignore_ascii_case(b"$GENERATE")) {
+            self.last = None;
+        }
         self.state.follow_control(entry, lines)
     }
 

@@ -54,15 +54,57 @@ impl ParseOctets for Ipv4Addr {
 
 /// RFC 4291, 2.2.
 pub fn ip6(word: Word<'_>, out: &mut Vec<u8>) -> Read<()> {
-    let address: Option<Ipv6Addr> =
-        std::str::from_utf8(word.text).ok().and_then(|text| text.parse().ok());
-    match address {
-        Some(address) => {
-            out.extend_from_slice(&address.octets());
-            Ok(())
-        }
-        None => Err(Fault::of(word, "an IPv6 address")),
+    let octets = parse_ip6(word.text).ok_or_else(|| Fault::of(word, "an IPv6 address"))?;
+    out.extend_from_slice(&octets);
+    Ok(())
+}
+
+/// As `Ipv6Addr::from_str`, which is left what ends with an IPv4 address, in a third of its time.
+fn parse_ip6(text: &[u8]) -> Option<[u8; 16]> {
+    let (mut groups, mut count, mut gap, mut at) = ([0u16; 8], 0, None, 0);
+    if text.starts_with(b"::") {
+        (gap, at) = (Some(0), 2);
+    } else if text.is_empty() {
+        return None;
     }
+    while at < text.len() {
+        let (mut value, start) = (0u16, at);
+        while let Some(digit) = text.get(at).and_then(|&octet| hex_digit(octet)) {
+            if at - start == 4 {
+                return None;
+            }
+            value = value << 4 | u16::from(digit);
+            at += 1;
+        }
+        if text.get(at) == Some(&b'.') {
+            let address: Ipv6Addr = std::str::from_utf8(text).ok()?.parse().ok()?;
+            return Some(address.octets());
+        }
+        if at == start || count == 8 {
+            return None;
+        }
+        groups[count] = value;
+        count += 1;
+        match (text.get(at), text.get(at + 1)) {
+            (None, _) => break,
+            (Some(b':'), Some(b':')) if gap.is_none() => (gap, at) = (Some(count), at + 2),
+            (Some(b':'), Some(_)) => at += 1,
+            _ => return None,
+        }
+    }
+    match gap {
+        Some(gap) if count < 8 => {
+            groups.copy_within(gap..count, 8 - (count - gap));
+            groups[gap..8 - (count - gap)].fill(0);
+        }
+        None if count == 8 => {}
+        _ => return None,
+    }
+    let mut octets = [0; 16];
+    for (pair, group) in octets.chunks_exact_mut(2).zip(groups) {
+        pair.copy_from_slice(&group.to_be_bytes());
+    }
+    Some(octets)
 }
 
 /// `count` octets of two digits with hyphens between them (RFC 7043, 3.2).
@@ -149,4 +191,40 @@ fn prefix(word: Word<'_>, out: &mut Vec<u8>) -> Option<()> {
     out.push(negated | kept as u8);
     out.extend_from_slice(&octets[..kept]);
     Some(())
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_the_standard_library_reads_them() {
+        let same = |text: &str| {
+            let expected = text.parse::<Ipv6Addr>().ok().map(|address| address.octets());
+            assert_eq!(parse_ip6(text.as_bytes()), expected, "{text}");
+            let expected = text.parse::<Ipv4Addr>().ok().map(|address| address.octets());
+            let zeros = text.split('.').any(|part| part.len() > 1 && part.starts_with('0'));
+            if !zeros {
+                assert_eq!(Ipv4Addr::parse_ascii_octets(text.as_bytes()), expected, "{text}");
+            }
+        };
+        for text in ["", "::", ":", ":::", "1::", "::1", "1:2:3:4:5:6:7::", "::1.2.3.4", "1:"] {
+            same(text);
+        }
+        for text in ["1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8::", "::2:3:4:5:6:7:8:9", "1::2::3"] {
+            same(text);
+        }
+        // Every text of up to six of the characters that matter.
+        let letters = ["0", "a", "F", ":", "::", ".", "1.2.3.4", "1:2:3:4:5", "12345", "g"];
+        for number in 0..1_000_000usize {
+            let (mut text, mut rest) = (String::new(), number);
+            while rest > 0 {
+                text += letters[rest % 10];
+                rest /= 10;
+            }
+            same(&text);
+        }
+    }
 }
