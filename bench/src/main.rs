@@ -2,7 +2,9 @@
 
 mod answer;
 mod echo;
+mod malformed;
 mod queries;
+mod reflect;
 mod spin;
 mod verify;
 mod zones;
@@ -71,6 +73,30 @@ enum Command {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
+    /// Turn queries into replies in the driver (XDP): what a generator can do at most. Needs root.
+    Reflect {
+        /// The interface queries arrive on.
+        #[arg(long)]
+        interface: String,
+        /// Seconds to run.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
+    /// Send malformed datagrams.
+    Malformed {
+        /// The server.
+        #[arg(long)]
+        server: SocketAddr,
+        /// Datagrams.
+        #[arg(long, default_value_t = 10_000_000)]
+        count: u64,
+        /// Datagrams a second at most.
+        #[arg(long, default_value_t = 200_000)]
+        rate: u64,
+        /// Seed of the choice.
+        #[arg(long, default_value_t = 53)]
+        seed: u64,
+    },
     /// Measure how much of a core nothing else uses (SCHED_IDLE): prints the busy share.
     Spin {
         /// The core.
@@ -115,6 +141,9 @@ enum Command {
         /// The server.
         #[arg(long)]
         server: SocketAddr,
+        /// The port to ask from; 0 for any.
+        #[arg(long, default_value_t = 0)]
+        port: u16,
         /// Names in the zone.
         #[arg(long, default_value_t = 1_000_000)]
         names: u64,
@@ -136,6 +165,12 @@ fn main() -> ExitCode {
         Command::Echo { listen, core, seconds } => {
             echo::run(listen, core, Duration::from_secs(seconds))
         }
+        Command::Reflect { interface, seconds } => {
+            reflect::run(&interface, Duration::from_secs(seconds))
+        }
+        Command::Malformed { server, count, rate, seed } => {
+            malformed::run(server, count, rate, seed)
+        }
         Command::Spin { core, seconds } => spin::run(core, Duration::from_secs_f64(seconds)),
         Command::Answer { shape, names, count } => answer::run(shape, names, count),
         Command::Last { shape, names } => {
@@ -143,7 +178,9 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::First { server, query } => verify::first(server, &query),
-        Command::Verify { server, names, count, rate } => verify::run(server, names, count, rate),
+        Command::Verify { server, port, names, count, rate } => {
+            verify::run(server, port, names, count, rate)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,8 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -51,6 +53,27 @@ pub struct SocketOptions {
     pub send_buffer: usize,
 }
 
+/// How long a port may be taken by nobody: the kernel closes the sockets of a ring some time after
+/// the process that had them was killed.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Tries again while the address is taken but nobody can be found who has it.
+fn until_closed<T>(mut bind: impl FnMut() -> Result<T, BindError>) -> Result<T, BindError> {
+    let end = Instant::now() + CLOSING;
+    loop {
+        match bind() {
+            Err(failed)
+                if failed.error.raw_os_error() == Some(libc::EADDRINUSE)
+                    && failed.holder.is_none()
+                    && Instant::now() < end =>
+            {
+                thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+}
+
 //----------- UDP ------------------------------------------------------------
 
 /// Opens the sockets of `cores` for `address`, in the same order.
@@ -79,7 +102,7 @@ pub fn bind_group(
         socket.bind(&address.into()).map_err(|error| failed("bind UDP", error))?;
         Ok(socket)
     };
-    let probe = open(address, false)?;
+    let probe = until_closed(|| open(address, false))?;
     // Port 0 asks the system for a port: the whole group must get the same one.
     let address = probe
         .local_addr()
@@ -132,10 +155,12 @@ pub fn bind_stream(address: SocketAddr) -> Result<TcpListener, BindError> {
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    open().map_err(|error| {
-        let taken = error.raw_os_error() == Some(libc::EADDRINUSE);
-        let holder = if taken { holder_of(address, "tcp") } else { None };
-        BindError { address, step: "bind TCP", error, holder }
+    until_closed(|| {
+        open().map_err(|error| {
+            let taken = error.raw_os_error() == Some(libc::EADDRINUSE);
+            let holder = if taken { holder_of(address, "tcp") } else { None };
+            BindError { address, step: "bind TCP", error, holder }
+        })
     })
 }
 

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use io_uring::types::{BufRingEntry, Fixed, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::types::{BufRingEntry, CancelBuilder, Fixed, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::limits::{BATCH_COUNT_MAX, DATAGRAM_BUFFER_LEN};
@@ -47,6 +47,8 @@ const BUFFER_GROUP: u16 = 0;
 const BUFFERS_AT: usize = (BUFFERS as usize * size_of::<BufRingEntry>()).next_multiple_of(4096);
 /// Marks completions of sends; receives carry the socket's index.
 const SEND: u64 = 1 << 32;
+/// Enters of the kernel that closing may take: one is enough unless completions overflowed.
+const CLOSING_ROUNDS_MAX: usize = 64;
 /// Listening addresses one core can serve.
 const SOCKETS_MAX: usize = 64;
 
@@ -154,6 +156,26 @@ impl UringPath {
         path.arm();
         path.ring.submit()?;
         Ok(path)
+    }
+
+    /// Ends the receives and lets go of the sockets. Without it the kernel would do so some time
+    /// after the process has ended, and the next one would find the port taken.
+    fn close(&mut self) -> io::Result<()> {
+        self.ring.submitter().register_sync_cancel(None, CancelBuilder::any())?;
+        // A cancelled receive holds its socket until its last completion is made.
+        for _ in 0..CLOSING_ROUNDS_MAX {
+            self.enter()?;
+            while let Some(completion) = self.ring.completion().next() {
+                let receive = completion.user_data() & SEND == 0;
+                if receive && !cqueue::more(completion.flags()) {
+                    self.sockets[completion.user_data() as usize].armed = false;
+                }
+            }
+            if self.sockets.iter().all(|listener| !listener.armed) {
+                break;
+            }
+        }
+        self.ring.submitter().unregister_files()
     }
 
     fn buffer(&mut self, buffer: u16) -> *mut u8 {
@@ -306,6 +328,13 @@ impl UringPath {
                 _ => Err(error),
             },
         }
+    }
+}
+
+impl Drop for UringPath {
+    fn drop(&mut self) {
+        // A kernel before 6.0 cannot, and lets go a moment later.
+        let _ = self.close();
     }
 }
 

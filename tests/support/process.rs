@@ -97,17 +97,22 @@ impl Process {
         self.wait_for("reloaded", before + 1)
     }
 
-    /// Waits for its end.
+    /// Waits for its end and its last words.
     pub fn end(&mut self) -> ExitStatus {
+        let status = self.end_at_once();
+        thread::sleep(Duration::from_millis(50));
+        status
+    }
+
+    /// Waits for its end.
+    pub fn end_at_once(&mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // The last words may still be on their way.
-                thread::sleep(Duration::from_millis(50));
                 return status;
             }
             assert!(Instant::now() < end, "does not end:\n{}", self.said());
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }
