@@ -11,39 +11,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-use hickory_proto::op::Message;
-use hickory_proto::rr::{Record, RecordType};
 use ring53::wire::{Name, rtype};
-use support::{Random, Server, ask_all, query};
-
-/// What must be equal: code, AA, TC, answer, authority, and a referral's glue.
-#[derive(Debug, PartialEq, Eq)]
-struct Essence {
-    rcode: u16,
-    authoritative: bool,
-    truncated: bool,
-    answer: BTreeSet<String>,
-    authority: BTreeSet<String>,
-    glue: BTreeSet<String>,
-}
-
-fn essence(reply: &[u8]) -> Essence {
-    let message = Message::from_vec(reply)
-        .unwrap_or_else(|error| panic!("not a message: {error}: {reply:02x?}"));
-    let text = |records: &[Record]| -> BTreeSet<String> {
-        records.iter().map(|record| record.to_string().to_lowercase()).collect()
-    };
-    let referral = message.answers().is_empty()
-        && message.name_servers().iter().any(|record| record.record_type() == RecordType::NS);
-    Essence {
-        rcode: message.response_code().into(),
-        authoritative: message.authoritative(),
-        truncated: message.truncated(),
-        answer: text(message.answers()),
-        authority: text(message.name_servers()),
-        glue: if referral { text(message.additionals()) } else { BTreeSet::new() },
-    }
-}
+use support::essence::{Essence, essence};
+use support::{Random, Server, ask_all, query, seed};
 
 fn names_of(zone: &str) -> Vec<Name> {
     let mut names: BTreeSet<String> = BTreeSet::new();
@@ -103,9 +73,7 @@ fn the_root_zone_is_answered_as_nsd_and_knot_answer_it() {
     let names = names_of(std::str::from_utf8(&unpacked.stdout).unwrap());
     assert!(names.len() > 5000);
 
-    let seed = std::env::var("RING53_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(53);
-    println!("seed {seed} (RING53_SEED)");
-    let mut random = Random(seed);
+    let mut random = Random(seed());
     let mut queries = Vec::new();
     for name in &names {
         for rtype in [rtype::A, rtype::NS, rtype::DS, rtype::SOA] {

@@ -1,6 +1,8 @@
 //! What the tests share: servers on loopback, questions, a deterministic choice.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod essence;
+
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
@@ -19,6 +21,13 @@ impl Random {
         let word = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);
         ((u128::from(word) * u128::from(below)) >> 64) as u64
     }
+}
+
+/// The seed of this run, printed so that it can be repeated.
+pub fn seed() -> u64 {
+    let seed = std::env::var("RING53_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(53);
+    println!("seed {seed} (RING53_SEED)");
+    seed
 }
 
 /// A port that was free a moment ago.

@@ -1,0 +1,144 @@
+//! Octets and texts that nobody would write, at what reads them: names, questions, zone text.
+//!
+//! Each target runs for `RING53_FUZZ_SECONDS` (2) with a printed seed. No target may panic or hang.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use ring53::wire::query::read_query;
+use ring53::wire::{LowerName, Name};
+use ring53::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
+use support::{Random, query, seed};
+
+/// Runs `target` again and again; how often.
+fn fuzz(mut target: impl FnMut(&mut Random)) -> u64 {
+    let seconds = std::env::var("RING53_FUZZ_SECONDS").ok().and_then(|n| n.parse().ok());
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(2));
+    let (mut random, mut runs) = (Random(seed()), 0);
+    while Instant::now() < end {
+        target(&mut random);
+        runs += 1;
+    }
+    println!("{runs} runs");
+    runs
+}
+
+/// Changes some octets, drops and repeats some stretches.
+fn mutate(random: &mut Random, octets: &mut Vec<u8>, favourites: &[u8]) {
+    for _ in 0..1 + random.below(6) {
+        if octets.is_empty() {
+            return;
+        }
+        let at = random.below(octets.len() as u64) as usize;
+        let end = (at + random.below(20) as usize).min(octets.len());
+        match random.below(6) {
+            0 => octets[at] ^= 1 << random.below(8),
+            1 => octets[at] = random.below(256) as u8,
+            2 => octets[at] = favourites[random.below(favourites.len() as u64) as usize],
+            3 => drop(octets.drain(at..end)),
+            4 => {
+                let stretch = octets[at..end].to_vec();
+                let to = random.below(octets.len() as u64) as usize;
+                octets.splice(to..to, stretch);
+            }
+            _ => octets.insert(at, favourites[random.below(favourites.len() as u64) as usize]),
+        }
+    }
+}
+
+#[test]
+fn questions() {
+    let name = b"\x03www\x07example\x03org\0";
+    let edns = Some((1232, true));
+    let seeds = [query(1, name, 1, None), query(2, b"\0", 2, edns), query(3, name, 255, edns)];
+    let mut lower = LowerName::new();
+    let (mut read, mut buffer) = (0u64, vec![0; 2048]);
+    let runs = fuzz(|random| {
+        let mut octets = seeds[random.below(3) as usize].clone();
+        mutate(random, &mut octets, &[0, 1, 3, 41, 63, 64, 0xC0, 0xFF]);
+        octets.truncate(buffer.len());
+        buffer[..octets.len()].copy_from_slice(&octets);
+        // What lies in the buffer behind a query is another query's, and must not matter.
+        let rest = random.below(256) as u8;
+        buffer[octets.len()..].fill(rest);
+        if let Ok(query) = read_query(&buffer, octets.len(), &mut lower) {
+            read += 1;
+            assert!(query.question_end <= octets.len(), "{octets:02x?}");
+            let asked = &octets[12..query.question_end - 4];
+            assert_eq!(lower.as_wire(), asked.to_ascii_lowercase(), "{octets:02x?}");
+        }
+    });
+    assert!(read > runs / 20 && read < runs, "{read} of {runs} could be read");
+}
+
+#[test]
+fn names() {
+    let mut lower = LowerName::new();
+    let mut named = 0u64;
+    fuzz(|random| {
+        let mut octets = b"\x03www\x0aa-label\\.\x01\x07example\x3f".to_vec();
+        octets.extend([b'x'; 63]);
+        octets.extend(b"\0\xC0\x00\xC0\x04");
+        mutate(random, &mut octets, &[0, 1, 62, 63, 64, 0xC0, b'.', b'\\']);
+        let at = random.below(octets.len() as u64 + 2) as usize;
+        if lower.read_compressed(&octets, at).is_some() {
+            let name = Name::from_wire(lower.as_wire()).expect("what could be read is a name");
+            assert_eq!(name.to_string().parse::<Name>().as_ref(), Ok(&name), "{octets:02x?}");
+            named += 1;
+        }
+        if let Ok(name) = Name::from_wire(&octets) {
+            assert_eq!(lower.read(&octets), Some(octets.len()));
+            assert_eq!(name.to_string().parse::<Name>(), Ok(name));
+        }
+        if let Ok(text) = std::str::from_utf8(&octets)
+            && let Ok(name) = text.parse::<Name>()
+        {
+            assert_eq!(Name::from_wire(name.as_wire()), Ok(name));
+        }
+    });
+    assert!(named > 100);
+}
+
+/// One text for every path, so that a file may include itself.
+struct Given(Vec<u8>);
+
+impl Source for Given {
+    fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
+        Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone()) })
+    }
+}
+
+#[test]
+fn zone_text() {
+    let all = include_bytes!("zones/all-types.zone");
+    let controls = b"$ORIGIN example.\n$TTL 1h\n@ SOA a b 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n\
+        $GENERATE 1-9/2 h$ A 192.0.2.${1,2,d}\n$INCLUDE other sub\nx ( TXT \"a;b\" ; c\n \"\\\"\" )\n\
+        *.w CNAME ns\n\\000.x 1d IN MX 1 @\nd DNAME x\nc NS ns.c\nns.c A 192.0.2.2\n";
+    let apex: Name = "example.".parse().unwrap();
+    let (mut loaded, mut refused) = (0u64, 0u64);
+    fuzz(|random| {
+        let mut text = controls.to_vec();
+        if random.below(2) == 0 {
+            let lines: Vec<&[u8]> = all.split(|&octet| octet == b'\n').collect();
+            for _ in 0..4 {
+                text.extend(lines[random.below(lines.len() as u64) as usize]);
+                text.push(b'\n');
+            }
+        }
+        mutate(random, &mut text, b"\n\n \t\"();\\$@.0-{}IN\xFF\0");
+        let options = LoadOptions {
+            key: HashKey::new(*b"0123456789abcdef"),
+            threads: 1 + random.below(2) as usize,
+        };
+        let outcome = load(&apex, "zone", &Given(text.clone()), &options);
+        if outcome.zone.is_some() {
+            loaded += 1;
+        } else {
+            refused += 1;
+            let shown = text.escape_ascii();
+            assert!(!outcome.diagnostics.is_empty(), "refused without a word: {shown}");
+        }
+    });
+    assert!(loaded > 0 && refused > 0, "{loaded} loaded, {refused} refused");
+}
