@@ -186,14 +186,17 @@ const RULES: &[(&str, Rule)] = &[
     ("both cut short", both_cut_short),
     ("a target in another zone", target_in_another_zone),
     ("optional addresses", optional_addresses),
+    ("the DS of an unsigned zone", ds_of_an_unsigned_zone),
+    ("glue left out", glue_left_out),
+    ("too long for a DNAME", too_long_for_a_dname),
 ];
 
 //= RFC 2181, 9
-//# the TC bit should not be set merely because some extra information
-//# could have been included
-// What a truncated message holds is for nobody to use; that both are truncated is what counts.
+//# When a DNS client receives a reply with TC set, it should ignore that
+//# response, and query again, using a mechanism, such as a TCP connection
+// That both are truncated is what counts, not what they hold.
 fn both_cut_short(_: &[u8], ours: &Essence, theirs: &Essence) -> bool {
-    ours.truncated && theirs.truncated && ours.rcode == theirs.rcode
+    ours.truncated && theirs.truncated
 }
 
 //= RFC 1034, 4.3.2
@@ -234,6 +237,40 @@ fn optional_addresses(_: &[u8], ours: &Essence, theirs: &Essence) -> bool {
     required(&ours.glue) == required(&theirs.glue)
         && Essence { glue: BTreeSet::new(), ..ours.clone() }
             == Essence { glue: BTreeSet::new(), ..theirs.clone() }
+}
+
+//= RFC 4035, 3.1.4
+//# If a DS RRset is present at the delegation point, the name server MUST return both the DS RRset
+//# and its associated RRSIG RR(s) in the Authority section along with the NS RRset.
+// NSD leaves it out of a zone without signatures.
+fn ds_of_an_unsigned_zone(_: &[u8], ours: &Essence, theirs: &Essence) -> bool {
+    let mut without = ours.clone();
+    without.authority.retain(|record| !record.contains(" in ds "));
+    without == *theirs
+}
+
+//= RFC 9471, 3.1
+//# If the message size constraints prevent the inclusion of all glue records for in-domain name
+//# servers, the server must set the TC (Truncated) flag
+// NSD 4.6 is older than that and sets it only where no glue at all fits.
+fn glue_left_out(_: &[u8], ours: &Essence, theirs: &Essence) -> bool {
+    let referral = ours.answer.is_empty() && !ours.glue.is_empty();
+    let all = 2 * ours.authority.len();
+    referral
+        && ours.truncated
+        && ours.glue.len() < all
+        && Essence { truncated: false, glue: BTreeSet::new(), ..ours.clone() }
+            == Essence { glue: BTreeSet::new(), ..theirs.clone() }
+}
+
+// RFC 6672, 2.2: a name that substitution makes too long is answered with YXDOMAIN.
+// Knot adds the SOA, and says NXDOMAIN where it would have been too long at once.
+fn too_long_for_a_dname(_: &[u8], ours: &Essence, theirs: &Essence) -> bool {
+    const NXDOMAIN: u16 = 3;
+    const YXDOMAIN: u16 = 6;
+    ours.rcode == YXDOMAIN
+        && [NXDOMAIN, YXDOMAIN].contains(&theirs.rcode)
+        && ours.answer == theirs.answer
 }
 
 //----------- The test -------------------------------------------------------
@@ -282,7 +319,7 @@ fn every_corner_is_answered_as_nsd_and_knot_answer_it() {
                 continue;
             }
             differences += 1;
-            if differences < 8 {
+            if differences < 4 {
                 let asked = query[12..].escape_ascii();
                 println!("{asked}\nring53 {ours:#?}\n{} {theirs:#?}", peer.name);
             }

@@ -100,12 +100,14 @@ fn names() {
     assert!(named > 100);
 }
 
-/// One text for every path, so that a file may include itself.
-struct Given(Vec<u8>);
+/// A text, and whether it is also what it includes.
+struct Given(Vec<u8>, bool);
 
 impl Source for Given {
-    fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
-        Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone()) })
+    fn read(&self, path: &str, from: Option<&str>) -> Result<SourceText, String> {
+        let itself = from.is_none() || self.1;
+        let text = if itself { self.0.clone() } else { b"other A 192.0.2.3\n".to_vec() };
+        Ok(SourceText { name: path.into(), text: Text::Bytes(text) })
     }
 }
 
@@ -131,7 +133,8 @@ fn zone_text() {
             key: HashKey::new(*b"0123456789abcdef"),
             threads: 1 + random.below(2) as usize,
         };
-        let outcome = load(&apex, "zone", &Given(text.clone()), &options);
+        let source = Given(text.clone(), random.below(8) == 0);
+        let outcome = load(&apex, "zone", &source, &options);
         if outcome.zone.is_some() {
             loaded += 1;
         } else {

@@ -200,8 +200,7 @@ impl Link<'_> {
         };
         let prefix_len = self.name.suffix_at(depth);
         let target = dname.first_rdata();
-        //= RFC 6672, 2.2
-        //# If the new name is too long ... the server MUST return YXDOMAIN
+        // RFC 6672, 2.2: a name that substitution makes too long is answered with YXDOMAIN.
         if prefix_len + target.len() > NAME_LEN_MAX {
             reply.rcode = YXDOMAIN;
             return Next::Done;
