@@ -7,6 +7,8 @@ WORK=$(mktemp -d)
 SERVER_NS=ring53-s$$
 CLIENT_NS=ring53-c$$
 SERVER_PID=
+# The server's address; a script that compares several gives each its own.
+ADDRESS=10.53.0.1
 BENCH=target/release/ring53-bench
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -28,6 +30,7 @@ trap clean EXIT
 in_server() { ip netns exec "$SERVER_NS" "$@"; }
 in_client() { ip netns exec "$CLIENT_NS" "$@"; }
 
+# bed [ADDRESS...]: the server has these addresses beside 10.53.0.1.
 bed() {
     ip netns add "$SERVER_NS"
     ip netns add "$CLIENT_NS"
@@ -40,6 +43,11 @@ bed() {
     ip -n "$CLIENT_NS" link set r53c up
     ip -n "$SERVER_NS" neigh add 10.53.0.2 lladdr 02:53:00:00:00:02 dev r53s nud permanent
     ip -n "$CLIENT_NS" neigh add 10.53.0.1 lladdr 02:53:00:00:00:01 dev r53c nud permanent
+    local address
+    for address in "$@"; do
+        ip -n "$SERVER_NS" addr add "$address/24" dev r53s
+        ip -n "$CLIENT_NS" neigh add "$address" lladdr 02:53:00:00:00:01 dev r53c nud permanent
+    done
     # Receive work belongs on the receiver's core: a veth would do it on the sender's.
     printf '%x' $((1 << SERVER_CORE)) \
         | in_server tee /sys/class/net/r53s/queues/rx-0/rps_cpus >/dev/null
@@ -50,6 +58,10 @@ bed() {
     tc -n "$SERVER_NS" qdisc add dev r53s root pfifo limit 10000
     in_client ethtool -K r53c gro on
     in_client sh -c 'echo 1 >/sys/class/net/r53c/threaded'
+    # As a real NIC would: it is polled every 20 us, so that no reply costs the server's core an
+    # interrupt of the generator's.
+    in_client sh -c 'echo 100 >/sys/class/net/r53c/napi_defer_hard_irqs'
+    in_client sh -c 'echo 20000 >/sys/class/net/r53c/gro_flush_timeout'
     pin_polling
 }
 
@@ -66,7 +78,7 @@ pin_polling() {
 generate() {
     pin_polling
     in_client taskset -c "$CLIENT_CORE" kxdpgun -F "$CLIENT_CORE" -t "$2" -Q "$1" \
-        -i "$WORK/queries" -p 53 -b 32 10.53.0.1 2>/dev/null
+        -i "$WORK/queries" -p 53 -b 32 "$ADDRESS" 2>/dev/null
 }
 
 # load RATE SECONDS: replies a second.
@@ -75,7 +87,7 @@ load() { generate "$1" "$2" | sed -n 's/^total replies:.*(\([0-9]*\) pps).*/\1/p
 # wait_for_first: until the zone's last name is answered; sets LOAD_MS, from `began`.
 wait_for_first() {
     for _ in $(seq 1000); do
-        if in_client "$BENCH" first --server 10.53.0.1:53 --query "$LAST" 2>/dev/null; then
+        if in_client "$BENCH" first --server "$ADDRESS:53" --query "$LAST" 2>/dev/null; then
             LOAD_MS=$((($(date +%s%N) - began) / 1000000))
             return
         fi

@@ -26,6 +26,7 @@ const UNSAFE: &[&str] = &[
     "src/net/sys.rs",
     "src/net/uring.rs",
     "bench/src/answer.rs",
+    "bench/src/reflect.rs",
     "tests/malformed.rs",
 ];
 

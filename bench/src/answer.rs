@@ -11,10 +11,10 @@ use ring53::answer::{CoreState, Counters, Exchange, Transport, Verdict, answer_b
 use ring53::memory::{Region, prefetch};
 use ring53::snapshot::{Identity, Snapshot, ZoneState};
 use ring53::wire::Name;
-use ring53::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
+use ring53::zone::{HashKey, LoadOptions, Loaded, Source, SourceText, Text, Zone, load};
 
 use crate::queries::{Random, query};
-use crate::zones::{Shape, apex, write_one};
+use crate::zones::{HOSTING_ZONES, Shape, apex, write_hosting, write_one};
 
 /// Counts allocations.
 pub struct Counting;
@@ -51,28 +51,54 @@ const BUFFER: usize = 1232;
 
 /// Measures `count` queries over a zone of `names`.
 pub fn run(shape: Shape, names: u64, count: u64) -> io::Result<()> {
+    let key = HashKey::new(*b"a fixed secret..");
+    let zones = if shape == Shape::Hosting {
+        load_hosting(names, key)?
+    } else {
+        vec![load_one(shape, names, key)?]
+    };
+    let name_count: usize = zones.iter().map(|zone| zone.name_count()).sum();
+    let memory_len: usize = zones.iter().map(|zone| zone.memory_len()).sum();
+    println!("{} zones, {name_count} names, {} MiB", zones.len(), memory_len >> 20);
+    let zones = zones
+        .into_iter()
+        .map(|zone| (zone.apex().clone(), ZoneState::Serving(Arc::new(zone))))
+        .collect();
+    let snapshot = Snapshot::new(1, key, Identity::default(), zones);
+    measure(&snapshot, &queries(shape, names, count)?);
+    memory_alone(memory_len, count);
+    Ok(())
+}
+
+/// Loads one large zone, on one thread and on two.
+fn load_one(shape: Shape, names: u64, key: HashKey) -> io::Result<Zone> {
     let mut text = Vec::new();
     write_one(shape, names, &mut text)?;
-    let len = text.len();
-    let key = HashKey::new(*b"a fixed secret..");
+    let megabytes = text.len() as f64 / 1e6;
     let apex: Name = apex(shape).parse().map_err(io::Error::other)?;
+    let source = Memory(text);
     for threads in [1, 2] {
-        let source = Memory(text.clone());
         let started = Instant::now();
         let loaded = load(&apex, "zone", &source, &LoadOptions { key, threads });
         let seconds = started.elapsed().as_secs_f64();
-        let megabytes = len as f64 / 1e6;
         println!("load {threads} threads: {seconds:.3} s, {:.0} MB/s", megabytes / seconds);
         drop(loaded);
     }
-    let loaded = load(&apex, "zone", &Memory(text), &LoadOptions { key, threads: 2 });
-    let zone = loaded.zone.ok_or_else(|| io::Error::other(format!("{:?}", loaded.diagnostics)))?;
-    println!("{} names, {} MiB", zone.name_count(), zone.memory_len() >> 20);
-    let zones = vec![(apex, ZoneState::Serving(Arc::new(zone)))];
-    let snapshot = Snapshot::new(1, key, Identity::default(), zones);
-    measure(&snapshot, &queries(shape, names, count)?);
-    memory_alone(names as usize * 64, count);
-    Ok(())
+    one(load(&apex, "zone", &source, &LoadOptions { key, threads: 2 }))
+}
+
+fn load_hosting(names: u64, key: HashKey) -> io::Result<Vec<Zone>> {
+    let load_zone = |zone| {
+        let mut text = Vec::new();
+        write_hosting(zone, names, &mut text)?;
+        let apex: Name = format!("z{zone}.test.").parse().map_err(io::Error::other)?;
+        one(load(&apex, "zone", &Memory(text), &LoadOptions { key, threads: 1 }))
+    };
+    (0..HOSTING_ZONES).map(load_zone).collect()
+}
+
+fn one(loaded: Loaded) -> io::Result<Zone> {
+    loaded.zone.ok_or_else(|| io::Error::other(format!("{:?}", loaded.diagnostics)))
 }
 
 /// Queries in wire form, 64 octets apart at least: as a ring of buffers would hold them.
@@ -86,6 +112,9 @@ fn queries(shape: Shape, names: u64, count: u64) -> io::Result<Vec<Vec<u8>>> {
                 "A" => 1u16,
                 "AAAA" => 28,
                 "MX" => 15,
+                "NS" => 2,
+                "TXT" => 16,
+                "SRV" => 33,
                 _ => 12,
             };
             let mut message = (id as u16).to_be_bytes().to_vec();

@@ -1,4 +1,5 @@
-//! Queries over the zones: 70 % A, 20 % AAAA, 9 % names that do not exist, 1 % of other kinds.
+//! Queries over the zones: 70 % A, 20 % AAAA, 9 % names that do not exist, 1 % of other kinds;
+//! over the hosting shape all that its zones have.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -53,9 +54,21 @@ pub fn query(shape: Shape, names: u64, random: &mut Random) -> (String, &'static
         (Shape::Delegations, false) => (format!("www.d{i}.{apex}"), rtype),
         (Shape::Delegations, true) => (format!("x{i}.{apex}"), rtype),
         (Shape::Hosting, _) => {
-            let zone = random.below(HOSTING_ZONES);
+            let zone = format!("z{}.test.", random.below(HOSTING_ZONES));
             let host = i % (names / HOSTING_ZONES).max(1);
-            (format!("{}{host}.z{zone}.test.", if miss { 'x' } else { 'h' }), rtype)
+            match kind {
+                0..40 => (format!("h{host}.{zone}"), "A"),
+                40..50 => (format!("www.{zone}"), "A"),
+                50..53 => (format!("ftp.{zone}"), "AAAA"),
+                53..60 => (zone, "A"),
+                60..70 => (zone, "MX"),
+                70..75 => (zone, "TXT"),
+                75..80 => (format!("host{host}.apps.{zone}"), "A"),
+                80..85 => (zone, "NS"),
+                85..90 => (format!("mail.{zone}"), "AAAA"),
+                90..99 => (format!("x{host}.{zone}"), "A"),
+                _ => (format!("_sip._tcp.{zone}"), "SRV"),
+            }
         }
         (Shape::Ip6arpa, false) => (format!("{}.{apex}", nibbles(i)), "PTR"),
         (Shape::Ip6arpa, true) => (format!("{}.{apex}", nibbles(i ^ 0x5555_0000)), "PTR"),

@@ -9,9 +9,9 @@ use std::path::Path;
 pub enum Shape {
     /// `h<n>.example.`: one address each, every fourth an IPv6 one beside it.
     Hosts,
-    /// A TLD: `d<n>.example.` delegated, every eighth with glue of its own.
+    /// A TLD: `d<n>.example.` delegated, every eighth with glue of its own, every tenth with a DS.
     Delegations,
-    /// 10,000 zones of `names / 10,000` hosts each.
+    /// 10,000 zones of `names / 10,000` hosts each, ten types, a wildcard and CNAMEs in each.
     Hosting,
     /// Reverse names of an IPv6 network, 32 labels deep.
     Ip6arpa,
@@ -62,6 +62,9 @@ pub fn write_one(shape: Shape, names: u64, file: &mut impl Write) -> io::Result<
                 } else {
                     writeln!(file, "d{i} 86400 IN NS a.ns{p}.net.\nd{i} 86400 IN NS b.ns{p}.net.")?;
                 }
+                if i % 10 == 0 {
+                    writeln!(file, "d{i} 86400 IN DS {} 13 2 {i:064X}", i & 0xFFFF)?;
+                }
             }
             Shape::Ip6arpa => writeln!(file, "{} 3600 IN PTR h{i}.example.org.", nibbles(i))?,
         }
@@ -78,17 +81,31 @@ pub fn nibbles(i: u64) -> String {
     labels.join(".")
 }
 
+/// What every zone of the hosting shape has beside its hosts.
+const HOSTING: &str = "@ IN MX 10 mail\n@ IN MX 20 mx.example.net.\n@ IN A 192.0.2.80\n\
+    @ IN AAAA 2001:db8::80\n@ IN TXT \"v=spf1 mx -all\"\n@ IN CAA 0 issue \"ca.example.net\"\n\
+    www IN CNAME @\nftp IN CNAME www\nmail IN A 192.0.2.25\n*.apps IN A 192.0.2.81\n\
+    _sip._tcp IN SRV 0 5 5060 mail\n_25._tcp.mail IN TLSA 3 1 1 \
+    0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF\n\
+    mail IN SSHFP 4 2 0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF\n";
+
 fn hosting(names: u64, out: &Path) -> io::Result<()> {
     fs::create_dir_all(out)?;
     for zone in 0..HOSTING_ZONES {
         let file = File::create(out.join(format!("z{zone}.test.zone")))?;
         let mut file = BufWriter::new(file);
-        writeln!(file, "$ORIGIN z{zone}.test.\n{APEX}")?;
-        for i in 0..(names / HOSTING_ZONES).max(1) {
-            let [_, b, c, d] = (i as u32).to_be_bytes();
-            writeln!(file, "h{i} 3600 IN A 10.{b}.{c}.{d}")?;
-        }
+        write_hosting(zone, names, &mut file)?;
         file.flush()?;
+    }
+    Ok(())
+}
+
+/// Writes the text of `z<zone>.test.`.
+pub fn write_hosting(zone: u64, names: u64, file: &mut impl Write) -> io::Result<()> {
+    writeln!(file, "$TTL 3600\n$ORIGIN z{zone}.test.\n{APEX}{HOSTING}")?;
+    for i in 0..(names / HOSTING_ZONES).max(1) {
+        let [_, b, c, d] = (i as u32).to_be_bytes();
+        writeln!(file, "h{i} IN A 10.{b}.{c}.{d}")?;
     }
     Ok(())
 }

@@ -143,7 +143,7 @@ impl Link<'_> {
     #[inline]
     fn negative(&self, reply: &mut Reply<'_>) {
         let Some(soa) = self.zone.negative_soa() else { return };
-        let owner = self.owner.suffix(reply.message(), self.zone.lower_apex().len());
+        let owner = self.owner.suffix(reply.message(), self.zone.apex_len());
         if reply.rrset(Section::Authority, soa, owner).is_none() {
             reply.truncated = true;
         }

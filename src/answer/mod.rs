@@ -1,7 +1,8 @@
 //! The one function that answers.
 //!
 //! ```text
-//!   pass 1   read the query, hash its suffixes, find the zone     prefetch the index bucket
+//!   pass 1   read the query, hash its suffixes
+//!            find the zone                                        prefetch the index bucket
 //!   pass 2   look into the bucket            (rounds, usually 1)  prefetch the node
 //!            compare the node
 //!   pass 3   write the reply over the query
@@ -113,6 +114,8 @@ enum Task {
     /// An answer without records; whether the question is repeated.
     Code(Rcode, Option<u16>, u8),
     Chaos,
+    /// The name is hashed; its zone is to be found.
+    Find,
     Search,
 }
 
@@ -181,7 +184,7 @@ impl Plan {
             _ => {}
         }
         snapshot.key().suffixes(&self.name, &mut self.hashes);
-        self.search_in_zone(snapshot)
+        Task::Find
     }
 
     /// Finds the zone and starts the search in it.
@@ -229,9 +232,15 @@ pub fn answer_batch(
 ) {
     let CoreState { counters, plans, chain } = core;
     let plans = &mut plans[..exchanges.len()];
-    let mut searching = 0;
     for (plan, exchange) in plans.iter_mut().zip(&*exchanges) {
         plan.read(snapshot, exchange);
+    }
+    if snapshot.is_spread() {
+        prefetch_zones(snapshot, plans);
+    }
+    let mut searching = 0;
+    for plan in plans.iter_mut().filter(|plan| matches!(plan.task, Task::Find)) {
+        plan.task = plan.search_in_zone(snapshot);
         searching += usize::from(is_searching(plan));
     }
     while searching > 0 {
@@ -250,6 +259,22 @@ pub fn answer_batch(
     }
     for (plan, exchange) in plans.iter().zip(exchanges) {
         exchange.verdict = write(snapshot, plan, chain, exchange, counters);
+    }
+}
+
+/// Asks for what finding the zones will read, one step for the whole batch before the next.
+#[inline(never)]
+fn prefetch_zones(snapshot: &Snapshot, plans: &mut [Plan]) {
+    let finding = |plan: &&mut Plan| matches!(plan.task, Task::Find);
+    for plan in plans.iter_mut().filter(finding) {
+        snapshot.prefetch_apex(&plan.hashes, plan.name.depth());
+    }
+    for plan in plans.iter_mut().filter(finding) {
+        let found = snapshot.prefetch_entry(&plan.hashes, plan.name.depth());
+        plan.zone = found.unwrap_or(usize::MAX);
+    }
+    for plan in plans.iter_mut().filter(finding).filter(|plan| plan.zone != usize::MAX) {
+        snapshot.prefetch_header(plan.zone);
     }
 }
 
@@ -289,7 +314,7 @@ fn write(
         }
         Task::Chaos => chaos::answer(identity, &plan.name, plan.query.qtype, &mut reply),
         Task::Search => follow(snapshot, plan, chain, &mut reply),
-        Task::Drop(_) => {}
+        Task::Drop(_) | Task::Find => {}
     }
     counters.count_reply(reply.rcode, reply.truncated);
     Verdict::Reply(reply.finish(question_count))

@@ -263,7 +263,7 @@ impl<'a> Reply<'a> {
             for link in rrset.links().filter(|link| link.required == required) {
                 let node = zone.node(link.node);
                 let Some(addresses) = node.rrset(rtype) else { continue };
-                let len = node.owner().len() + zone.lower_apex().len();
+                let len = node.owner().len() + zone.apex_len();
                 let owner = Owner::Starts { at: start + link.position, len };
                 let fits = self.rrset(Section::Additional, addresses, owner).is_some();
                 if !fits && required && referral {

@@ -16,7 +16,12 @@ pub struct PathCounters {
     oversized: AtomicU64,
     buffers_exhausted: AtomicU64,
     socket_drops: AtomicU64,
+    /// Waits until the sockets are asked for their drops again.
+    waits_left: AtomicU64,
 }
+
+/// Asking a socket costs a system call: under load it is done once in this many waits.
+const WAITS_PER_DROP_COUNT: u64 = 256;
 
 /// Adds to a counter that only this thread writes: no locked instruction.
 #[inline(always)]
@@ -44,6 +49,19 @@ impl PathCounters {
     /// The kernel had a datagram and no buffer for it: it stays in the socket.
     pub(super) fn count_exhausted(&self) {
         add(&self.buffers_exhausted, 1);
+    }
+
+    /// Whether the sockets should be asked for their drops before this wait.
+    pub(super) fn is_drop_count_due(&self) -> bool {
+        let left = self.waits_left.load(Ordering::Relaxed);
+        let next = left.checked_sub(1).unwrap_or(WAITS_PER_DROP_COUNT);
+        self.waits_left.store(next, Ordering::Relaxed);
+        left == 0
+    }
+
+    /// Nothing arrives: there is time to ask before the next wait.
+    pub(super) fn make_drop_count_due(&self) {
+        self.waits_left.store(0, Ordering::Relaxed);
     }
 
     /// Takes the kernel's count of what did not fit into the socket.

@@ -202,8 +202,10 @@ impl PacketPath for MmsgPath {
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        let drops = self.sockets.iter().filter_map(|socket| sys::socket_drops(socket.as_fd()));
-        self.counters.set_socket_drops(drops.sum());
+        if self.counters.is_drop_count_due() {
+            let drops = self.sockets.iter().filter_map(|socket| sys::socket_drops(socket.as_fd()));
+            self.counters.set_socket_drops(drops.sum());
+        }
         let mut polls: ArrayVec<libc::pollfd, 64> = self
             .sockets
             .iter()
@@ -219,6 +221,8 @@ impl PacketPath for MmsgPath {
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
             }
+        } else if result == 0 {
+            self.counters.make_drop_count_due();
         }
         Ok(())
     }

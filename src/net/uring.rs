@@ -208,6 +208,11 @@ impl UringPath {
         }
     }
 
+    /// Whether every socket has a receive.
+    fn is_armed(&self) -> bool {
+        self.sockets.iter().all(|listener| listener.armed)
+    }
+
     /// Queues a multishot receive for every socket that has none.
     fn arm(&mut self) {
         for (index, listener) in self.sockets.iter_mut().enumerate() {
@@ -342,7 +347,9 @@ impl PacketPath for UringPath {
     #[inline]
     fn receive(&mut self) -> io::Result<Batch<'_>> {
         self.reap();
-        if self.slots.is_empty() {
+        // Without the kernel's word that it has work for this thread, entering would find nothing:
+        // `wait` enters anyway, and returns at once if something came meanwhile.
+        if self.slots.is_empty() && (self.ring.submission().taskrun() || !self.is_armed()) {
             self.publish_buffers();
             self.arm();
             self.enter()?;
@@ -386,19 +393,24 @@ impl PacketPath for UringPath {
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        let drops = self
-            .sockets
-            .iter()
-            .filter_map(|listener| sys::socket_drops(listener.socket.as_fd()))
-            .sum();
-        self.counters.set_socket_drops(drops);
+        if self.counters.is_drop_count_due() {
+            let sockets = self.sockets.iter();
+            let drops =
+                sockets.filter_map(|listener| sys::socket_drops(listener.socket.as_fd())).sum();
+            self.counters.set_socket_drops(drops);
+        }
+        self.publish_buffers();
         self.arm();
         let timespec = Timespec::from(timeout);
         let args = SubmitArgs::new().timespec(&timespec);
         match self.ring.submitter().submit_with_args(1, &args) {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                Some(libc::ETIME) => {
+                    self.counters.make_drop_count_due();
+                    Ok(())
+                }
+                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
                 _ => Err(error),
             },
         }

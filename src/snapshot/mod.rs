@@ -5,10 +5,15 @@
 //! ```
 //!
 //! Only depths at which some zone has its apex are tried, deepest first.
+//!
+//! With one zone all of this is near. Among ten thousand, the apex table, the zone's entry and its
+//! header are three memory accesses one after the other: a batch asks for them in three steps
+//! ([`Snapshot::prefetch_apex`], [`Snapshot::prefetch_entry`], [`Snapshot::prefetch_header`]).
 
 use std::sync::Arc;
 
 use crate::limits::ANSWER_SIZE_DEFAULT;
+use crate::memory::prefetch;
 use crate::wire::{LowerName, Name};
 use crate::zone::{HashKey, SuffixHashes, Zone};
 
@@ -58,6 +63,8 @@ pub struct Snapshot {
     key: HashKey,
     identity: Identity,
     zones: Vec<(Name, ZoneState)>,
+    /// The zones' names in lower case and wire form, one after the other.
+    names: Box<[u8]>,
     /// Open addressing, a power of two, at most half full.
     apexes: Box<[Apex]>,
     /// Bit `d`: some zone's apex has `d` labels.
@@ -69,8 +76,13 @@ struct Apex {
     hash: u64,
     /// Index into `zones` plus one; 0 is empty.
     zone: u32,
+    /// Where its name starts in `names`.
+    name_at: u32,
     depth: u8,
 }
+
+/// Up to this many zones the tables stay near by themselves.
+const NEAR_ZONES_MAX: usize = 64;
 
 impl Snapshot {
     /// Builds a generation. `key` is the one the zones were loaded with; of two zones with one
@@ -84,7 +96,7 @@ impl Snapshot {
         let zones: Vec<_> =
             zones.into_iter().map(|(name, state)| (name.to_lowercase(), state)).collect();
         let mut apexes = vec![Apex::default(); (zones.len() * 2).next_power_of_two()];
-        let mut depths = 0;
+        let (mut depths, mut names) = (0, Vec::new());
         let mut lower = LowerName::new();
         for (i, (name, _)) in zones.iter().enumerate() {
             lower.read(name.as_wire()).expect("a name is a name");
@@ -93,10 +105,13 @@ impl Snapshot {
             while apexes[at].zone != 0 {
                 at = (at + 1) & (apexes.len() - 1);
             }
-            apexes[at] = Apex { hash, zone: i as u32 + 1, depth: lower.depth() as u8 };
+            let (zone, name_at) = (i as u32 + 1, names.len() as u32);
+            apexes[at] = Apex { hash, zone, name_at, depth: lower.depth() as u8 };
+            names.extend_from_slice(lower.as_wire());
             depths |= 1 << lower.depth();
         }
-        Snapshot { generation, key, identity, zones, apexes: apexes.into(), depths }
+        let (names, apexes) = (names.into(), apexes.into());
+        Snapshot { generation, key, identity, zones, names, apexes, depths }
     }
 
     /// Which generation this is.
@@ -122,6 +137,40 @@ impl Snapshot {
         &self.zones
     }
 
+    /// Whether finding a zone is worth asking ahead for what it reads.
+    #[inline(always)]
+    pub fn is_spread(&self) -> bool {
+        self.zones.len() > NEAR_ZONES_MAX
+    }
+
+    /// Asks for the place in the apex table where the search for a zone will start.
+    #[inline]
+    pub fn prefetch_apex(&self, hashes: &SuffixHashes, depth_max: usize) {
+        let depths = self.depths & (u128::MAX >> (127 - depth_max));
+        if depths != 0 {
+            let depth = 127 - depths.leading_zeros() as usize;
+            prefetch(&self.apexes, slot_of(hashes[depth], self.apexes.len()));
+        }
+    }
+
+    /// Asks for the entry and the name of the zone that will most likely be found; returns which.
+    #[inline]
+    pub fn prefetch_entry(&self, hashes: &SuffixHashes, depth_max: usize) -> Option<usize> {
+        let apex = self.find_apex(hashes, depth_max, |_| true)?;
+        let zone = apex.zone as usize - 1;
+        prefetch(&self.zones, zone);
+        prefetch(&self.names, apex.name_at as usize);
+        Some(zone)
+    }
+
+    /// Asks for the header of the zone at `index`.
+    #[inline]
+    pub fn prefetch_header(&self, index: usize) {
+        if let ZoneState::Serving(zone) = &self.zones[index].1 {
+            zone.prefetch_header();
+        }
+    }
+
     /// The zone with the longest apex that `name` is at or below, among apexes of at most
     /// `depth_max` labels: its index in [`Snapshot::zones`] and its depth.
     #[inline]
@@ -131,6 +180,22 @@ impl Snapshot {
         hashes: &SuffixHashes,
         depth_max: usize,
     ) -> Option<(usize, usize)> {
+        let found = self.find_apex(hashes, depth_max, |apex| {
+            let suffix = name.suffix(usize::from(apex.depth));
+            self.names[apex.name_at as usize..].starts_with(suffix)
+        });
+        found.map(|apex| (apex.zone as usize - 1, usize::from(apex.depth)))
+    }
+
+    /// The deepest apex of at most `depth_max` labels whose hash is one of `hashes` and that `is`
+    /// it. A name starts another only if it is the same: it ends with the root's octet.
+    #[inline(always)]
+    fn find_apex(
+        &self,
+        hashes: &SuffixHashes,
+        depth_max: usize,
+        is: impl Fn(&Apex) -> bool,
+    ) -> Option<&Apex> {
         let mut depths = self.depths & (u128::MAX >> (127 - depth_max));
         while depths != 0 {
             let depth = 127 - depths.leading_zeros() as usize;
@@ -138,16 +203,12 @@ impl Snapshot {
             let hash = hashes[depth];
             let mut at = slot_of(hash, self.apexes.len());
             loop {
-                let apex = self.apexes[at];
+                let apex = &self.apexes[at];
                 if apex.zone == 0 {
                     break;
                 }
-                let zone = apex.zone as usize - 1;
-                if apex.hash == hash
-                    && usize::from(apex.depth) == depth
-                    && self.zones[zone].0.as_wire() == name.suffix(depth)
-                {
-                    return Some((zone, depth));
+                if apex.hash == hash && usize::from(apex.depth) == depth && is(apex) {
+                    return Some(apex);
                 }
                 at = (at + 1) & (self.apexes.len() - 1);
             }

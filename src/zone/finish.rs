@@ -108,6 +108,7 @@ fn assemble(
     let zone = Zone {
         apex: apex.clone(),
         lower_apex: lower_apex.clone(),
+        apex_len: lower_apex.len(),
         index,
         pool_used: built.iter().map(|built| built.pool_used).sum(),
         pool,

@@ -34,17 +34,23 @@ use crate::wire::{LowerName, Name};
 //----------- Zone -----------------------------------------------------------
 
 /// One zone, compiled: immutable, shared by all cores.
+///
+/// What every query reads comes first, in one or two cache lines: among ten thousand zones these
+/// are rarely near.
+#[repr(C)]
 pub struct Zone {
-    apex: Name,
-    lower_apex: LowerName,
     index: Index,
     pool: Region,
-    pool_used: usize,
     /// Position of the apex's node.
     apex_at: usize,
+    depth_max: usize,
+    /// Octets of the apex in wire form.
+    apex_len: usize,
     /// A node of its own with the SOA as negative answers carry it.
     negative: Box<[u8]>,
-    depth_max: usize,
+    apex: Name,
+    lower_apex: LowerName,
+    pool_used: usize,
     serial: u32,
     record_count: usize,
     name_count: usize,
@@ -60,6 +66,19 @@ impl Zone {
     #[inline(always)]
     pub fn lower_apex(&self) -> &LowerName {
         &self.lower_apex
+    }
+
+    /// Octets of the zone's name in wire form.
+    #[inline(always)]
+    pub fn apex_len(&self) -> usize {
+        self.apex_len
+    }
+
+    /// Asks for what every query reads of a zone.
+    #[inline(always)]
+    pub fn prefetch_header(&self) {
+        prefetch(std::slice::from_ref(self), 0);
+        prefetch(std::slice::from_ref(&self.apex_len), 0);
     }
 
     /// The names.
@@ -135,7 +154,7 @@ impl Zone {
     /// or below the apex.
     #[inline(always)]
     pub fn is_node_of(&self, position: usize, name: &LowerName, depth: usize) -> bool {
-        let relative = name.suffix_at(depth)..name.len() - self.lower_apex.len();
+        let relative = name.suffix_at(depth)..name.len() - self.apex_len;
         self.node(position).owner() == &name.padded()[relative]
     }
 }

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Sorting entries sorts by name and then by the order of the text, because places grow with the
-//! text. The part is filled in when the entries of all parts come together. Records stay where they were written; they live in chunks of mapped memory that go back
-//! to the kernel when the zone is built.
+//! text. The part is filled in when the entries of all parts come together. Records stay where they
+//! were written; they live in chunks of mapped memory that go back to the kernel when the zone is
+//! built.
 
 use crate::limits::{DIAGNOSTICS_MAX, NAME_LABELS_MAX, RDATA_LEN_MAX};
 use crate::memory::{Pages, Region, prefetch};
