@@ -58,10 +58,10 @@ bed() {
     tc -n "$SERVER_NS" qdisc add dev r53s root pfifo limit 10000
     in_client ethtool -K r53c gro on
     in_client sh -c 'echo 1 >/sys/class/net/r53c/threaded'
-    # As a real NIC would: it is polled every 20 us, so that no reply costs the server's core an
+    # As a real NIC would: it is polled every 50 us, so that no reply costs the server's core an
     # interrupt of the generator's.
     in_client sh -c 'echo 100 >/sys/class/net/r53c/napi_defer_hard_irqs'
-    in_client sh -c 'echo 20000 >/sys/class/net/r53c/gro_flush_timeout'
+    in_client sh -c 'echo 50000 >/sys/class/net/r53c/gro_flush_timeout'
     pin_polling
 }
 
