@@ -72,20 +72,25 @@ pub fn build(
     }
     let mut pool = Region::new(starts[threads].max(64))?;
     let mut rest = &mut pool[8..];
+    let mut builders = Vec::new();
+    for (i, entries) in gathered.into_iter().enumerate() {
+        let (mine, after) = rest.split_at_mut((starts[i + 1] - starts[i]).min(rest.len()));
+        rest = after;
+        builders.push((Builder::new(stages, apex, mine, starts[i]), entries));
+    }
     let mut results = Vec::new();
-    std::thread::scope(|scope| {
-        let mut running = Vec::new();
-        for (i, entries) in gathered.into_iter().enumerate() {
-            let (mine, after) = rest.split_at_mut((starts[i + 1] - starts[i]).min(rest.len()));
-            rest = after;
-            let start = starts[i];
-            running
-                .push(scope.spawn(move || Builder::new(stages, apex, mine, start).build(&entries)));
-        }
-        for thread in running {
-            results.push(thread.join().expect("no panic"));
-        }
-    });
+    if builders.len() == 1 {
+        // Small zones are many: a thread for each would cost more than the zone.
+        results.extend(builders.into_iter().map(|(builder, entries)| builder.build(&entries)));
+    } else {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = builders
+                .into_iter()
+                .map(|(builder, entries)| scope.spawn(move || builder.build(&entries)))
+                .collect();
+            results.extend(running.into_iter().map(|thread| thread.join().expect("no panic")));
+        });
+    }
     let built = results.into_iter().collect::<io::Result<Vec<_>>>()?;
     if let [only] = &built[..]
         && pool.len() < SMALL_POOL_LEN

@@ -22,6 +22,9 @@ use super::text::{Record, Sink};
 
 const HEADER_LEN: usize = 16;
 const CHUNK_LEN: usize = 2 << 20;
+/// The first chunk: a small zone needs no more, and clearing a huge page for each of ten thousand
+/// takes longer than reading them.
+const FIRST_CHUNK_LEN: usize = 32 << 10;
 const _: () = assert!(HEADER_LEN + 255 + RDATA_LEN_MAX < CHUNK_LEN);
 /// Bits of a place's offset in its chunk.
 const CHUNK_BITS: u32 = CHUNK_LEN.trailing_zeros();
@@ -142,7 +145,7 @@ impl Stage {
             key,
             apex: apex.clone(),
             chunks: Vec::new(),
-            chunk_used: CHUNK_LEN,
+            chunk_used: 0,
             entries: Pages::default(),
             refused: Vec::new(),
             refused_count: 0,
@@ -237,8 +240,10 @@ impl Stage {
     fn append(&mut self, record: Record<'_>) -> std::io::Result<u64> {
         let owner_len = self.owner.len() - self.apex.len();
         let len = HEADER_LEN + owner_len + record.rdata.len();
-        if self.chunk_used + len > CHUNK_LEN {
-            self.chunks.push(Region::new(CHUNK_LEN)?);
+        if self.chunk_used + len > self.chunks.last().map_or(0, |chunk| chunk.len()) {
+            let is_first = self.chunks.is_empty() && len <= FIRST_CHUNK_LEN;
+            let chunk_len = if is_first { FIRST_CHUNK_LEN } else { CHUNK_LEN };
+            self.chunks.push(Region::new(chunk_len)?);
             self.chunk_used = 0;
         }
         let at = self.chunk_used;
