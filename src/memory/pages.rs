@@ -2,8 +2,8 @@
 //!
 //! Loading a zone needs arrays of tens of megabytes for a second. On the heap they would stay with
 //! the allocator when they are freed, and grow by copying; here they grow by moving page tables
-//! (`mremap`) and go back to the kernel whole. Small ones stay on the heap: ten thousand small zones
-//! would otherwise spend their time in the kernel, mapping and unmapping.
+//! (`mremap`) and go back to the kernel whole. Small ones stay on the heap: ten thousand small
+//! zones would otherwise spend their time in the kernel, mapping and unmapping.
 
 use std::alloc::{self, Layout};
 use std::io;
