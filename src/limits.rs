@@ -62,6 +62,14 @@ pub const DIAGNOSTICS_MAX: usize = 1000;
 /// The largest TTL (RFC 2181, 8: a larger one is read as zero by clients).
 pub const TTL_MAX: u32 = i32::MAX as u32;
 
+/// NSEC3 chains of one zone that are told apart: during a change of parameters there are two.
+pub const NSEC3_CHAINS_MAX: usize = 16;
+
+/// NSEC3 iterations unless configured: past it validators treat a zone as unsigned (RFC 9276, 3.2).
+pub const NSEC3_ITERATIONS_DEFAULT: u16 = 150;
+/// NSEC3 iterations that may be configured (RFC 5155, 10.3: for the largest keys).
+pub const NSEC3_ITERATIONS_MAX: i64 = 2500;
+
 //----------- Streams --------------------------------------------------------
 
 /// TCP connections open at once unless configured.

@@ -32,7 +32,7 @@ pub fn write(shape: Shape, names: u64, count: u64, seed: u64, out: &Path) -> io:
     let mut random = Random::new(seed);
     for _ in 0..count {
         let (name, rtype) = query(shape, names, &mut random);
-        writeln!(file, "{name} {rtype}")?;
+        writeln!(file, "{name} {rtype}{}", if shape.wants_signatures() { " D" } else { "" })?;
     }
     file.flush()
 }
@@ -70,6 +70,8 @@ pub fn query(shape: Shape, names: u64, random: &mut Random) -> (String, &'static
                 _ => (format!("_sip._tcp.{zone}"), "SRV"),
             }
         }
+        (Shape::SignedHits, _) => (format!("h{i}.{apex}"), "A"),
+        (Shape::SignedMisses, _) => (format!("x{:x}.{apex}", random.below(1 << 48)), "A"),
         (Shape::Ip6arpa, false) => (format!("{}.{apex}", nibbles(i)), "PTR"),
         (Shape::Ip6arpa, true) => (format!("{}.{apex}", nibbles(i ^ 0x5555_0000)), "PTR"),
     }
@@ -80,7 +82,7 @@ pub fn last(shape: Shape, names: u64) -> String {
     let last = names - 1;
     let apex = apex(shape);
     match shape {
-        Shape::Hosts => format!("h{last}.{apex} A"),
+        Shape::Hosts | Shape::SignedHits | Shape::SignedMisses => format!("h{last}.{apex} A"),
         Shape::Delegations => format!("d{last}.{apex} A"),
         Shape::Hosting => {
             let host = (names / HOSTING_ZONES).max(1) - 1;

@@ -15,6 +15,17 @@ pub enum Shape {
     Hosting,
     /// Reverse names of an IPv6 network, 32 labels deep.
     Ip6arpa,
+    /// The hosts, signed (by `scripts/compare`), asked with DO for names that exist.
+    SignedHits,
+    /// The same, asked with DO for random names that do not.
+    SignedMisses,
+}
+
+impl Shape {
+    /// Whether queries ask for DNSSEC records.
+    pub fn wants_signatures(self) -> bool {
+        matches!(self, Shape::SignedHits | Shape::SignedMisses)
+    }
 }
 
 /// Zones of the hosting shape.
@@ -47,7 +58,7 @@ pub fn write_one(shape: Shape, names: u64, file: &mut impl Write) -> io::Result<
     for i in 0..names {
         let [_, b, c, d] = (i as u32).to_be_bytes();
         match shape {
-            Shape::Hosts | Shape::Hosting => {
+            Shape::Hosts | Shape::Hosting | Shape::SignedHits | Shape::SignedMisses => {
                 writeln!(file, "h{i} 3600 IN A 10.{b}.{c}.{d}")?;
                 if i % 4 == 0 {
                     writeln!(file, "h{i} 3600 IN AAAA 2001:db8::{:x}:{:x}", i >> 16, i & 0xFFFF)?;

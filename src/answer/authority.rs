@@ -14,6 +14,7 @@ use crate::wire::rcode::{NXDOMAIN, YXDOMAIN};
 use crate::wire::{LowerName, rtype};
 use crate::zone::{HashKey, Node, SuffixHashes, Zone, flag};
 
+use super::denial::{Denied, Proofs};
 use super::reply::{Owner, Reply, Section};
 use super::search::Search;
 
@@ -26,9 +27,9 @@ pub enum Next {
 }
 
 /// One link: a name, where it stands in the reply, and what was found for it.
-pub struct Link<'a> {
+pub struct Link<'a, 'z> {
     /// The zone.
-    pub zone: &'a Zone,
+    pub zone: &'z Zone,
     /// The name asked for.
     pub name: &'a LowerName,
     /// Its suffixes' hashes.
@@ -43,36 +44,38 @@ pub struct Link<'a> {
     pub key: HashKey,
     /// Whether this is the question itself, not the target of a CNAME or DNAME.
     pub first: bool,
+    /// The NSEC3 block over the suffix of so many labels, if it was looked up ahead.
+    pub ahead: Option<(usize, usize)>,
 }
 
-impl Link<'_> {
+impl<'z> Link<'_, 'z> {
     /// Writes this link's records.
     #[inline]
-    pub fn answer(&self, reply: &mut Reply<'_>) -> Next {
+    pub fn answer(&self, reply: &mut Reply<'_>, proofs: &mut Proofs<'z>) -> Next {
         let node = self.zone.node(self.search.node);
         let flags = node.flags();
         let exact = self.search.low == self.name.depth();
         if flags & (flag::CUT | flag::OCCLUDED | flag::DNAME) != 0
-            && let Some(next) = self.hidden(node, exact, reply)
+            && let Some(next) = self.hidden(node, exact, reply, proofs)
         {
             return next;
         }
         reply.authoritative |= self.first;
         if exact {
-            return self.records(node, reply);
+            return self.records(node, false, reply, proofs);
         }
         if flags & flag::WILDCARD_CHILD != 0
             && let Some(wildcard) = self.wildcard(node)
         {
-            return self.records(wildcard, reply);
+            return self.records(wildcard, true, reply, proofs);
         }
         reply.rcode = NXDOMAIN;
-        self.negative(reply);
+        self.negative(Denied::Name, reply, proofs);
         Next::Done
     }
 
     /// The wildcard directly below the closest encloser.
-    fn wildcard(&self, encloser: Node<'_>) -> Option<Node<'_>> {
+    fn wildcard(&self, encloser: Node<'_>) -> Option<Node<'z>> {
         let hash = self.key.wildcard_child(self.hashes[self.search.low]);
         let mut probe = self.zone.index().probe(hash);
         while let Some(candidate) = probe {
@@ -85,26 +88,44 @@ impl Link<'_> {
         None
     }
 
-    /// The records of `node` under the name that was asked.
+    /// The records of `node` under the name that was asked, which it is or is `expanded` to.
     #[inline]
-    fn records(&self, node: Node<'_>, reply: &mut Reply<'_>) -> Next {
+    fn records(
+        &self,
+        node: Node<'z>,
+        expanded: bool,
+        reply: &mut Reply<'_>,
+        proofs: &mut Proofs<'z>,
+    ) -> Next {
+        let nothing = |node| if expanded { Denied::ExpandedType(node) } else { Denied::Type(node) };
         let rrset = match self.qtype {
             //= RFC 8482, 4.1
             //# A DNS responder that receives an ANY query MAY decline to provide
             //# a conventional ANY response or MAY instead send a response with a
             //# single RRset
             rtype::ANY => node.rrsets().find(|rrset| rrset.count > 0),
-            rtype::RRSIG => return self.all_signatures(node, reply),
+            rtype::RRSIG => {
+                if !self.all_signatures(node, reply) {
+                    self.negative(nothing(node), reply, proofs);
+                } else if expanded {
+                    self.deny(Denied::Expanded, reply, proofs);
+                }
+                return Next::Done;
+            }
             qtype => node.rrset(qtype).filter(|rrset| rrset.count > 0),
         };
         if let Some(rrset) = rrset {
-            match reply.rrset(Section::Answer, rrset, self.owner) {
-                None => reply.truncated = true,
-                // The answer to "who serves this zone" comes with their addresses (RFC 9609, 4.2).
-                Some(start) if self.qtype == rtype::NS => {
-                    reply.addresses(self.zone, rrset, start, false);
-                }
-                Some(_) => {}
+            let Some(start) = reply.rrset(Section::Answer, rrset, self.owner) else {
+                reply.truncated = true;
+                return Next::Done;
+            };
+            if expanded {
+                self.deny(Denied::Expanded, reply, proofs);
+            }
+            // Hosts come with their addresses (RFC 1034, 4.3.2, step 6; RFC 9609, 4.2).
+            if rrset.has_links() {
+                proofs.write(reply);
+                reply.addresses(self.zone, rrset, start, false);
             }
             return Next::Done;
         }
@@ -116,42 +137,52 @@ impl Link<'_> {
                     reply.truncated = true;
                     Next::Done
                 }
-                Some(start) => Next::Chain(start + 12),
+                Some(start) => {
+                    if expanded {
+                        self.deny(Denied::Expanded, reply, proofs);
+                    }
+                    Next::Chain(start + 12)
+                }
             };
         }
-        self.negative(reply);
+        self.negative(nothing(node), reply, proofs);
         Next::Done
     }
 
+    /// Writes all signatures at `node`; `false` if there are none.
     #[cold]
-    fn all_signatures(&self, node: Node<'_>, reply: &mut Reply<'_>) -> Next {
+    fn all_signatures(&self, node: Node<'_>, reply: &mut Reply<'_>) -> bool {
         let mut any = false;
         for rrset in node.rrsets() {
             any |= rrset.signatures().0 > 0;
             if !reply.signatures_alone(Section::Answer, rrset, self.owner) {
                 reply.truncated = true;
-                return Next::Done;
+                return true;
             }
         }
-        if !any {
-            self.negative(reply);
-        }
-        Next::Done
+        any
     }
 
-    /// The SOA of a negative answer (RFC 2308, 2).
+    /// The SOA of a negative answer (RFC 2308, 2), and the proofs that it is right.
     #[inline]
-    fn negative(&self, reply: &mut Reply<'_>) {
+    fn negative(&self, denied: Denied<'z>, reply: &mut Reply<'_>, proofs: &mut Proofs<'z>) {
         let Some(soa) = self.zone.negative_soa() else { return };
         let owner = self.owner.suffix(reply.message(), self.zone.apex_len());
         if reply.rrset(Section::Authority, soa, owner).is_none() {
             reply.truncated = true;
         }
+        self.deny(denied, reply, proofs);
     }
 
     /// What a cut or a DNAME at or above `node` makes of the question; `None` if nothing.
     #[inline(never)]
-    fn hidden(&self, node: Node<'_>, exact: bool, reply: &mut Reply<'_>) -> Option<Next> {
+    fn hidden(
+        &self,
+        node: Node<'z>,
+        exact: bool,
+        reply: &mut Reply<'_>,
+        proofs: &mut Proofs<'z>,
+    ) -> Option<Next> {
         let (node, depth) = if node.flags() & flag::OCCLUDED != 0 {
             let depth = node.cut_depth();
             (self.zone.node(self.zone.find(self.name, depth, self.hashes[depth])?), depth)
@@ -165,7 +196,7 @@ impl Link<'_> {
             if exact && self.qtype == rtype::DS {
                 return None;
             }
-            self.referral(node, depth, reply);
+            self.referral(node, depth, reply, proofs);
             return Some(Next::Done);
         }
         if node.flags() & flag::DNAME != 0 && !exact {
@@ -174,19 +205,28 @@ impl Link<'_> {
         None
     }
 
-    fn referral(&self, cut: Node<'_>, depth: usize, reply: &mut Reply<'_>) {
+    fn referral(
+        &self,
+        cut: Node<'z>,
+        depth: usize,
+        reply: &mut Reply<'_>,
+        proofs: &mut Proofs<'z>,
+    ) {
         let Some(servers) = cut.rrset(rtype::NS) else { return };
         let owner = self.owner.suffix(reply.message(), self.name.suffix_len(depth));
         let Some(start) = reply.rrset(Section::Authority, servers, owner) else {
             reply.truncated = true;
             return;
         };
-        if reply.dnssec_ok()
-            && let Some(ds) = cut.rrset(rtype::DS)
-            && reply.rrset(Section::Authority, ds, owner).is_none()
-        {
-            reply.truncated = true;
+        match cut.rrset(rtype::DS).filter(|ds| ds.count > 0) {
+            Some(ds) => {
+                if reply.dnssec_ok() && reply.rrset(Section::Authority, ds, owner).is_none() {
+                    reply.truncated = true;
+                }
+            }
+            None => self.deny(Denied::Ds(cut, depth), reply, proofs),
         }
+        proofs.write(reply);
         reply.addresses(self.zone, servers, start, true);
     }
 

@@ -14,13 +14,18 @@
 mod authority;
 mod chaos;
 mod counters;
+mod denial;
+mod explain;
 mod reply;
 mod search;
 
 pub use counters::{Counters, DropReason};
+pub use explain::{Step, explain};
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use arrayvec::ArrayVec;
 
 use crate::limits::{
     ANSWER_SIZE_MIN, BATCH_COUNT_MAX, CHAIN_LINKS_MAX, HEADER_LEN, MESSAGE_SIZE_MAX,
@@ -33,9 +38,11 @@ use crate::wire::rcode::{
     Rcode, SERVFAIL,
 };
 use crate::wire::{LowerName, rtype};
-use crate::zone::{SuffixHashes, Zone};
+use crate::zone::nsec3::Hash;
+use crate::zone::{Denial, SuffixHashes, Zone, flag};
 
 use authority::{Link, Next};
+use denial::Proofs;
 use reply::{Owner, Reply};
 use search::Search;
 
@@ -104,6 +111,8 @@ struct Plan {
     query: Query,
     zone: usize,
     search: Search,
+    /// The NSEC3 block over the suffix of so many labels.
+    ahead: Option<(usize, usize)>,
     name: LowerName,
     hashes: SuffixHashes,
 }
@@ -126,6 +135,7 @@ impl Plan {
             query: Query::default(),
             zone: 0,
             search: Search::default(),
+            ahead: None,
             name: LowerName::new(),
             hashes: [0; NAME_LABELS_MAX + 1],
         }
@@ -257,6 +267,9 @@ pub fn answer_batch(
             searching += usize::from(is_searching(plan));
         }
     }
+    if plans.iter().any(wants_more) {
+        look_ahead(snapshot, plans);
+    }
     for (plan, exchange) in plans.iter().zip(exchanges) {
         exchange.verdict = write(snapshot, plan, chain, exchange, counters);
     }
@@ -275,6 +288,54 @@ fn prefetch_zones(snapshot: &Snapshot, plans: &mut [Plan]) {
     }
     for plan in plans.iter_mut().filter(finding).filter(|plan| plan.zone != usize::MAX) {
         snapshot.prefetch_header(plan.zone);
+    }
+}
+
+/// Whether the reply will need memory that was not asked for yet: signatures, proofs.
+#[inline(always)]
+fn wants_more(plan: &Plan) -> bool {
+    matches!(plan.task, Task::Search) && plan.query.edns.is_some_and(|edns| edns.dnssec_ok)
+}
+
+/// Asks for signatures, and finds the proofs that names do not exist, one step for the whole batch
+/// before the next.
+#[inline(never)]
+fn look_ahead(snapshot: &Snapshot, plans: &mut [Plan]) {
+    let mut hashed = ArrayVec::<(usize, Hash), BATCH_COUNT_MAX>::new();
+    for (i, plan) in plans.iter_mut().enumerate().filter(|(_, plan)| wants_more(plan)) {
+        plan.ahead = None;
+        let Some(zone) = zone_of(snapshot, plan.zone) else { continue };
+        zone.prefetch_signatures(plan.search.node);
+        let hides = flag::CUT | flag::OCCLUDED | flag::DNAME;
+        if plan.search.low == plan.name.depth()
+            || zone.node(plan.search.node).flags() & hides != 0
+        {
+            continue;
+        }
+        if let Denial::Nsec3(chain) = zone.denial() {
+            let hash = chain.params().hash(plan.name.suffix(plan.search.low + 1));
+            chain.prefetch_directory(hash);
+            hashed.push((i, hash));
+        }
+    }
+    let chain_of = |plan: &Plan| match zone_of(snapshot, plan.zone) {
+        Some(zone) => match zone.denial() {
+            Denial::Nsec3(chain) => Some((zone, chain)),
+            _ => None,
+        },
+        None => None,
+    };
+    for (i, hash) in &hashed {
+        if let Some((_, chain)) = chain_of(&plans[*i]) {
+            chain.prefetch_entries(*hash);
+        }
+    }
+    for (i, hash) in &hashed {
+        if let Some((zone, chain)) = chain_of(&plans[*i]) {
+            let (block, _) = chain.find(zone.pool(), *hash);
+            zone.prefetch_signatures(block);
+            plans[*i].ahead = Some((plans[*i].search.low + 1, block));
+        }
     }
 }
 
@@ -324,6 +385,7 @@ fn write(
 #[inline]
 fn follow(snapshot: &Snapshot, plan: &Plan, chain: &mut Plan, reply: &mut Reply<'_>) {
     let Some(zone) = zone_of(snapshot, plan.zone) else { return };
+    let mut proofs = Proofs::default();
     let link = Link {
         zone,
         name: &plan.name,
@@ -333,19 +395,22 @@ fn follow(snapshot: &Snapshot, plan: &Plan, chain: &mut Plan, reply: &mut Reply<
         qtype: plan.query.qtype,
         key: snapshot.key(),
         first: true,
+        ahead: plan.ahead,
     };
-    if let Next::Chain(at) = link.answer(reply) {
-        follow_chain(snapshot, plan, chain, reply, at);
+    if let Next::Chain(at) = link.answer(reply, &mut proofs) {
+        follow_chain(snapshot, plan, chain, reply, &mut proofs, at);
     }
+    proofs.write(reply);
 }
 
 /// Looks up the targets of CNAME and DNAME records as long as they lie in zones served here.
 #[inline(never)]
-fn follow_chain(
-    snapshot: &Snapshot,
+fn follow_chain<'z>(
+    snapshot: &'z Snapshot,
     plan: &Plan,
     chain: &mut Plan,
     reply: &mut Reply<'_>,
+    proofs: &mut Proofs<'z>,
     mut at: usize,
 ) {
     let mut seen = [0; CHAIN_LINKS_MAX + 1];
@@ -376,8 +441,9 @@ fn follow_chain(
             qtype: plan.query.qtype,
             key: snapshot.key(),
             first: false,
+            ahead: None,
         };
-        match link.answer(reply) {
+        match link.answer(reply, proofs) {
             Next::Done => return,
             Next::Chain(next) => at = next,
         }

@@ -13,6 +13,7 @@ use crate::wire::query::{Edns, Query};
 use crate::wire::rcode::Rcode;
 use crate::wire::rtype;
 use crate::zone::node::{WITHIN, owner_len};
+use crate::zone::nsec3::{Block, LABEL_LEN};
 use crate::zone::{Rrset, Zone};
 
 const OPT_LEN: usize = 11;
@@ -212,6 +213,70 @@ impl<'a> Reply<'a> {
     pub fn signatures_alone(&mut self, section: Section, rrset: Rrset<'_>, owner: Owner) -> bool {
         let target = if owner.len() > 1 { owner.target(self.message(), owner.len()) } else { 0 };
         self.signatures(section, rrset, target)
+    }
+
+    /// Adds an RRset of one record to the authority section under a name that is not in the
+    /// message: `relative` and then the apex, which is. `false` if it does not fit.
+    pub fn named_rrset(&mut self, rrset: Rrset<'_>, relative: &[u8], apex: Owner) -> bool {
+        debug_assert!(rrset.count == 1 && rrset.fixes().next().is_none());
+        let start = self.at;
+        let after_owner = &rrset.body[owner_len(rrset.body)..];
+        if !self.name(relative, apex) || self.at + after_owner.len() > self.limit {
+            self.at = start;
+            return false;
+        }
+        let end = self.at + after_owner.len();
+        self.buffer[self.at..end].copy_from_slice(after_owner);
+        self.at = end;
+        self.counts[Section::Authority as usize] += rrset.count;
+        if !self.signatures(Section::Authority, rrset, start) {
+            self.at = start;
+            self.counts[Section::Authority as usize] -= rrset.count;
+            return false;
+        }
+        true
+    }
+
+    /// Writes `relative` and a pointer to the apex, or the root itself.
+    fn name(&mut self, relative: &[u8], apex: Owner) -> bool {
+        let target = apex.target(self.message(), apex.len());
+        let end = self.at + relative.len() + if apex.len() > 1 { 2 } else { 1 };
+        if end > self.limit || target > POINTER_TARGET_MAX || self.at > POINTER_TARGET_MAX {
+            return false;
+        }
+        let name = &mut self.buffer[self.at..end];
+        name[..relative.len()].copy_from_slice(relative);
+        let pointer = (0xC000 | target as u16).to_be_bytes();
+        name[relative.len()..].copy_from_slice(if apex.len() > 1 { &pointer } else { &[0] });
+        self.at = end;
+        true
+    }
+
+    /// Adds an NSEC3 RRset and its signatures to the authority section. `false` if it does not fit.
+    pub fn block(&mut self, block: Block<'_>, apex: Owner) -> bool {
+        let (body, signatures) = (block.body(), block.signatures());
+        let (start, middle) = (self.at, self.at + body.len());
+        let end = middle + signatures.len();
+        let target = apex.target(self.message(), apex.len());
+        if end > self.limit || start > POINTER_TARGET_MAX || target > POINTER_TARGET_MAX {
+            return false;
+        }
+        self.buffer[start..middle].copy_from_slice(body);
+        self.buffer[middle..end].copy_from_slice(signatures);
+        let (count, signature_count) = block.counts();
+        if apex.len() > 1 {
+            let pointer = (0xC000 | target as u16).to_be_bytes();
+            let mut at = start;
+            for _ in 0..count {
+                at += 1 + LABEL_LEN;
+                self.buffer[at..at + 2].copy_from_slice(&pointer);
+                at += 12 + u16::from_be_bytes([self.buffer[at + 10], self.buffer[at + 11]]) as usize;
+            }
+        }
+        point_owners(&mut self.buffer[middle..end], start);
+        self.at = end;
+        self.counts[Section::Authority as usize] += count + signature_count;
+        true
     }
 
     /// Adds the CNAME that a DNAME makes (RFC 6672, 3.1): `prefix_len` octets of the owner and

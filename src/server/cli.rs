@@ -1,7 +1,6 @@
 //! The command line.
 
 use std::collections::HashSet;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,13 +8,12 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::wire::Name;
-use crate::zone::{LoadOptions, Severity, load};
+use crate::wire::{Name, rtype};
 
 use super::config::{Config, PathChoice, ZoneConfig};
 use super::control::Reread;
 use super::report::say;
-use super::{startup, zones};
+use super::{check, explain, startup};
 
 /// The nameserver for port 53 at the edge.
 #[derive(Parser)]
@@ -32,6 +30,29 @@ enum Command {
     /// Check a configuration or a zone, and say everything that is wrong with it.
     #[command(subcommand)]
     Check(Check),
+    /// Tell how a question is answered, step by step.
+    Explain(Explain),
+}
+
+#[derive(Args)]
+struct Explain {
+    /// The name.
+    name: Name,
+    /// The type.
+    #[arg(value_name = "TYPE", value_parser = parse_type)]
+    rtype: u16,
+    /// Ask for DNSSEC records (DO).
+    #[arg(long)]
+    dnssec: bool,
+    /// The configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A zone and its file; may be repeated.
+    #[arg(long, value_name = "NAME=FILE", value_parser = parse_zone)]
+    zone: Vec<ZoneConfig>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args, Clone)]
@@ -59,39 +80,70 @@ struct Serve {
 #[derive(Subcommand)]
 enum Check {
     /// Check a configuration file and the zones it names.
+    #[command(after_help = STATUS)]
     Config {
         /// The file.
         file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
-    /// Check a zone file.
+    /// Check a zone file: its structure, glue, signatures, denial of existence and ZONEMD.
+    #[command(after_help = STATUS)]
     Zone {
         /// The zone's name.
         name: Name,
         /// Its file.
         file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
+}
+
+const STATUS: &str = "Exit status: 0 nothing is wrong, 1 errors, 3 only warnings";
+
+fn parse_type(text: &str) -> Result<u16, String> {
+    rtype::parse(text.as_bytes()).ok_or_else(|| "expected a type such as AAAA or TYPE65".into())
 }
 
 fn parse_zone(text: &str) -> Result<ZoneConfig, String> {
     let (name, file) =
         text.split_once('=').ok_or("expected NAME=FILE, such as example.org=example.org.zone")?;
     let name = name.parse().map_err(|error| format!("zone name \"{name}\": expected {error}"))?;
-    Ok(ZoneConfig { name, file: Some(file.into()) })
+    Ok(ZoneConfig::new(name, Some(file.into())))
 }
 
 /// Parses the arguments and does what they say.
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve(serve) => serve.run(),
-        Command::Check(Check::Config { file }) => check_config(&file),
-        Command::Check(Check::Zone { name, file }) => check_zone(&name, &file),
+        Command::Serve(serve) => serve.run().map(|()| ExitCode::SUCCESS),
+        Command::Check(Check::Config { file, json }) => check::config(&file, json),
+        Command::Check(Check::Zone { name, file, json }) => check::zone(name, &file, json),
+        Command::Explain(explain) => explain.run(),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(message) => {
             say!("{message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Explain {
+    fn run(self) -> Result<ExitCode, String> {
+        let mut config = match &self.config {
+            Some(file) => Config::read(file)?,
+            None => Config::default(),
+        };
+        config.zones.extend(self.zone);
+        if config.zones.is_empty() {
+            config.zones.push(ZoneConfig::sample());
+        }
+        let question =
+            explain::Question { name: self.name, rtype: self.rtype, dnssec: self.dnssec };
+        explain::run(&config, &question, self.json)
     }
 }
 
@@ -136,50 +188,4 @@ impl Serve {
         let reread: Arc<Reread> = Arc::new(move || again.settle());
         startup::serve(config, &reread)
     }
-}
-
-/// A line on stdout. Whoever pipes it into `head` has seen enough: a failed write is no failure.
-fn print(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
-}
-
-fn check_zone(name: &Name, file: &std::path::Path) -> Result<(), String> {
-    let options = LoadOptions { key: zones::hash_key()?, threads: super::cores::allowed().len() };
-    let loaded = load(name, &file.to_string_lossy(), &zones::Files::default(), &options);
-    for diagnostic in &loaded.diagnostics {
-        print(format_args!("{diagnostic}"));
-    }
-    let count = |severity| {
-        loaded.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()
-    };
-    match loaded.zone {
-        Some(zone) => {
-            print(format_args!(
-                "{name}: serial {}, {} names, {} records, {} warnings",
-                zone.serial(),
-                zone.name_count(),
-                zone.record_count(),
-                count(Severity::Warning),
-            ));
-            Ok(())
-        }
-        None => Err(format!("{name}: {} errors in {}", count(Severity::Error), file.display())),
-    }
-}
-
-fn check_config(file: &std::path::Path) -> Result<(), String> {
-    let config = Config::read(file)?;
-    let mut failed = Vec::new();
-    for zone in &config.zones {
-        if let Some(zone_file) = &zone.file
-            && let Err(error) = check_zone(&zone.name, zone_file)
-        {
-            failed.push(error);
-        }
-    }
-    if failed.is_empty() {
-        print(format_args!("{}: good", file.display()));
-        return Ok(());
-    }
-    Err(failed.join("\nring53: "))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::limits::{
     ANSWER_SIZE_DEFAULT, ANSWER_SIZE_MAX, ANSWER_SIZE_MIN, CORES_MAX, IDENTITY_LEN_MAX,
-    STREAM_CONNECTIONS_DEFAULT, STREAM_IDLE_SECONDS,
+    NSEC3_ITERATIONS_DEFAULT, NSEC3_ITERATIONS_MAX, STREAM_CONNECTIONS_DEFAULT, STREAM_IDLE_SECONDS,
 };
 use crate::snapshot::Identity;
 use crate::wire::Name;
@@ -39,12 +39,48 @@ pub struct ZoneConfig {
     pub name: Name,
     /// Its file; `None` is the sample zone in the binary.
     pub file: Option<PathBuf>,
+    /// Whether a zone whose signatures a validator would refuse is served.
+    pub dnssec: Dnssec,
+    /// Whether a zone is served only if its ZONEMD (RFC 8976) is there and right.
+    pub zonemd: bool,
+    /// A zone with more NSEC3 iterations is not served: each question would cost so many hashes.
+    pub nsec3_iterations_max: u16,
+}
+
+/// What becomes of a zone with faults in its signatures or proofs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dnssec {
+    /// It is served as it is.
+    Serve,
+    /// It is not: the last good version goes on.
+    Strict,
 }
 
 impl ZoneConfig {
+    /// A zone with the defaults.
+    pub fn new(name: Name, file: Option<PathBuf>) -> ZoneConfig {
+        ZoneConfig {
+            name,
+            file,
+            dnssec: Dnssec::Serve,
+            zonemd: false,
+            nsec3_iterations_max: NSEC3_ITERATIONS_DEFAULT,
+        }
+    }
+
     /// The zone that is served when nothing is configured.
     pub fn sample() -> ZoneConfig {
-        ZoneConfig { name: "example.".parse().expect("a name"), file: None }
+        ZoneConfig::new("example.".parse().expect("a name"), None)
+    }
+
+    /// What a `[[zone]]` says beside name and file.
+    fn more(&mut self, zone: &mut Table<'_>) {
+        let dnssec = [("serve", Dnssec::Serve), ("strict", Dnssec::Strict)];
+        self.dnssec = zone.choice("dnssec", &dnssec).unwrap_or(self.dnssec);
+        self.zonemd = zone.choice("zonemd", &[("ignore", false), ("verify", true)]) == Some(true);
+        if let Some(max) = zone.integer("nsec3_iterations_max", 0, NSEC3_ITERATIONS_MAX) {
+            self.nsec3_iterations_max = max as u16;
+        }
     }
 }
 
@@ -112,7 +148,9 @@ impl Config {
                     if !names.insert(name.clone()) {
                         zone.error("name", &format!("zone {name} is named twice: remove one"));
                     }
-                    config.zones.push(ZoneConfig { name, file: Some(directory.join(path)) });
+                    let mut config_of = ZoneConfig::new(name, Some(directory.join(path)));
+                    config_of.more(&mut zone);
+                    config.zones.push(config_of);
                 }
                 zone.require(&["name", "file"]);
                 zone.finish();
@@ -182,9 +220,13 @@ mod tests {
             "version = 1\n[server]\nlisten = [\"0.0.0.0:53\", \"[::]:53\"]\ncores = [0, 1]\n\
              path = \"mmsg\"\nreceive_buffer = \"4MiB\"\nnsid = \"a\"\n\
              tcp = { connections = 10, idle = \"3s\" }\n\
-             [[zone]]\nname = \"example.org.\"\nfile = \"example.org.zone\"\n",
+             [[zone]]\nname = \"example.org.\"\nfile = \"example.org.zone\"\n\
+             dnssec = \"strict\"\nzonemd = \"verify\"\nnsec3_iterations_max = 10\n",
         )
         .unwrap();
+        let zone = &config.zones[0];
+        let policy = (zone.dnssec, zone.zonemd, zone.nsec3_iterations_max);
+        assert_eq!(policy, (Dnssec::Strict, true, 10));
         assert_eq!(config.listen.len(), 2);
         assert_eq!(config.cores, [0, 1]);
         assert_eq!(config.path, PathChoice::Mmsg);

@@ -14,8 +14,9 @@
 //! ```
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use std::{io, thread};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -106,12 +107,26 @@ pub struct Running {
     pub stop: Arc<AtomicBool>,
 }
 
+/// How often the signatures of all zones are looked at, if nothing else happens.
+const EXPIRIES_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+
 /// Follows signals until one ends the server.
 pub fn run(server: Running, caught: Caught, reread: &Arc<Reread>) -> Result<(), String> {
     caught.ends_at_once.store(false, Ordering::SeqCst);
     let loader = Arc::new(Mutex::new(server.loader));
     let (mut reloading, mut again, mut failed) = (false, false, None);
-    while let Ok(event) = caught.received.recv() {
+    loop {
+        let event = match caught.received.recv_timeout(EXPIRIES_INTERVAL) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => {
+                // While zones are reloaded they are looked at anyway.
+                if let Ok(loader) = loader.try_lock() {
+                    loader.zones.say_expiries();
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         match event {
             Event::Signal(SIGHUP) if reloading => again = true,
             Event::Signal(SIGHUP) => reloading = start_reload(&loader, &caught.events, reread),

@@ -7,10 +7,12 @@
 //!        └── loads, publishes, prints, stops              one thread for TCP: stream
 //! ```
 
+mod check;
 mod cli;
 mod config;
 mod control;
 mod cores;
+mod explain;
 mod keys;
 mod report;
 mod startup;

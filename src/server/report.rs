@@ -19,6 +19,18 @@ macro_rules! say {
 }
 pub(super) use say;
 
+/// Says one line on stdout. Whoever pipes it into `head` has seen enough: a failed write is no
+/// failure.
+pub fn write_line(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// `tell!("{count} zones")`: what a command was run for.
+macro_rules! tell {
+    ($($line:tt)*) => { $crate::server::report::write_line(format_args!($($line)*)) };
+}
+pub(super) use tell;
+
 //----------- Counters -------------------------------------------------------
 
 /// The counters of one thread.

@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::limits::ZONE_FILE_SIZE_MAX;
 use crate::memory::Region;
 use crate::snapshot::{Snapshot, ZoneState};
 use crate::wire::Name;
-use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
+use crate::zone::{
+    Checks, Denial, Diagnostic, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Severity, Source, SourceText, Text,
+    Zone, load, verify,
+};
 
-use super::config::{Config, ZoneConfig};
+use super::config::{Config, Dnssec, ZoneConfig};
 use super::report::say;
 
 /// Served when nothing is configured.
@@ -229,6 +232,16 @@ impl ZoneSet {
         Box::new(Snapshot::new(self.generation, self.key, config.identity.clone(), zones))
     }
 
+    /// Says which zones have signatures that have expired or soon will.
+    pub fn say_expiries(&self) {
+        let now = now();
+        for held in &self.zones {
+            if let ZoneState::Serving(zone) = &held.state {
+                say_expiry(zone, now);
+            }
+        }
+    }
+
     /// How many zones serve, of how many.
     pub fn serving(&self) -> (usize, usize) {
         let serving =
@@ -269,7 +282,7 @@ fn load_one(key: HashKey, zone: &ZoneConfig, held: Option<&Held>, threads: usize
         let file = zone.file.as_deref().unwrap_or(Path::new("")).display();
         say!("zone {0}: and {more} more: see ring53 check zone {0} {file}", zone.name);
     }
-    if let Some(loaded) = loaded.zone {
+    if let Some(loaded) = loaded.zone.filter(|loaded| is_wanted(loaded, zone, threads)) {
         say!(
             "zone {}: serial {}, {} names, {} records, {} KiB, loaded in {} ms",
             zone.name,
@@ -279,6 +292,7 @@ fn load_one(key: HashKey, zone: &ZoneConfig, held: Option<&Held>, threads: usize
             loaded.memory_len() >> 10,
             started.elapsed().as_millis(),
         );
+        say_expiry(&loaded, now());
         let files = files.read.into_inner().unwrap_or_else(PoisonError::into_inner);
         return Held { config, state: ZoneState::Serving(Arc::new(loaded)), files: Some(files) };
     }
@@ -294,4 +308,66 @@ fn load_one(key: HashKey, zone: &ZoneConfig, held: Option<&Held>, threads: usize
         ),
     }
     Held { config, state, files: None }
+}
+
+//----------- Signatures -----------------------------------------------------
+
+/// Seconds since 1970, as RRSIG counts them.
+pub fn now() -> u32 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() as u32
+}
+
+/// Whether the configuration lets a zone that could be loaded serve.
+fn is_wanted(zone: &Zone, config: &ZoneConfig, threads: usize) -> bool {
+    let file = config.file.as_deref().unwrap_or(Path::new("sample.zone")).display().to_string();
+    if let Some(error) = too_many_iterations(zone, config, &file) {
+        say!("zone {}: {error}", config.name);
+        return false;
+    }
+    let checks = Checks { signatures: config.dnssec == Dnssec::Strict, digest: config.zonemd };
+    if checks == Checks::default() {
+        return true;
+    }
+    let found = verify(zone, &file, now(), threads, checks);
+    let errors: Vec<_> = found.iter().filter(|found| found.severity == Severity::Error).collect();
+    for error in errors.iter().take(LOGGED_MAX) {
+        say!("zone {}: {error}", config.name);
+    }
+    if errors.len() > LOGGED_MAX {
+        say!("zone {0}: and {1} more: see ring53 check zone {0} {file}", config.name, errors.len() - LOGGED_MAX);
+    }
+    errors.is_empty()
+}
+
+/// What is wrong with a zone whose names cost too many hashes each.
+pub fn too_many_iterations(zone: &Zone, config: &ZoneConfig, file: &str) -> Option<Diagnostic> {
+    let Denial::Nsec3(chain) = zone.denial() else { return None };
+    let (iterations, max) = (chain.params().iterations, config.nsec3_iterations_max);
+    (iterations > max).then(|| Diagnostic {
+        severity: Severity::Error,
+        file: file.into(),
+        line: 0,
+        column: 0,
+        text: format!("{} NSEC3PARAM", config.name),
+        expected: format!(
+            "at most {max} NSEC3 iterations, not {iterations}: sign it with none (RFC 9276, 3.1), \
+             or raise nsec3_iterations_max"
+        ),
+    })
+}
+
+/// Says that signatures of `zone` have expired or soon will, if so.
+fn say_expiry(zone: &Zone, now: u32) {
+    let Some(expires) = zone.signatures_expire() else { return };
+    let left = expires.wrapping_sub(now) as i32;
+    let apex = zone.apex();
+    if left < 0 {
+        say!(
+            "zone {apex}: signatures expired {} hours ago: validators refuse it; sign it again",
+            left.unsigned_abs() / 3600
+        );
+    } else if (left as u32) < EXPIRES_SOON_SECONDS {
+        say!("zone {apex}: signatures expire in {} hours: sign it again", left / 3600);
+    }
 }

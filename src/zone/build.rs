@@ -10,14 +10,17 @@
 
 use std::io;
 
+use crate::limits::NSEC3_CHAINS_MAX;
 use crate::memory::{Pages, Region};
 use crate::wire::{LowerName, rtype};
 
 use super::check::{Finding, check_name};
+use super::denial::Hashed;
 use super::node::{
-    BLOCK_HEADER_LEN, DIRECTORY_ENTRY_LEN, FULL, NODE_HEADER_LEN, REQUIRED, WITHIN, flag,
+    BLOCK_HEADER_LEN, DIRECTORY_ENTRY_LEN, FULL, NODE_HEADER_LEN, PARENT, REQUIRED, WITHIN, flag,
 };
-use super::prepare::Prepared;
+use super::nsec3::{Block, Hash, LABEL_LEN, Params};
+use super::prepare::{Prepared, target_at};
 use super::stage::{Entry, Stage, Staged};
 
 /// How far ahead records are prefetched: they are read in hash order, that is, at random.
@@ -50,6 +53,12 @@ pub struct Built {
     /// Positions of nodes whose owner starts with a wildcard label.
     pub wildcards: Vec<usize>,
     pub links: Vec<PendingLink>,
+    /// NSEC3 RRsets, which are no nodes.
+    pub hashed: Pages<Hashed>,
+    /// Their parameters; those past a limit are not told apart.
+    pub params: Vec<Params>,
+    /// When the first of the signatures expires.
+    pub expires: Option<u32>,
     pub hides: bool,
     pub depth_max: usize,
     pub record_count: usize,
@@ -135,6 +144,8 @@ fn gather(stages: &[Stage], range: usize, ranges: usize) -> io::Result<Pages<Ent
 struct Builder<'a> {
     stages: &'a [Stage],
     apex: &'a LowerName,
+    /// Whether names have NSEC3 blocks.
+    hashed: bool,
     pool: &'a mut [u8],
     /// Position of `pool` in the whole pool.
     start: usize,
@@ -157,6 +168,7 @@ impl<'a> Builder<'a> {
         Builder {
             stages,
             apex,
+            hashed: stages.iter().any(|stage| stage.has_nsec3),
             pool,
             start,
             used: 0,
@@ -208,16 +220,32 @@ impl<'a> Builder<'a> {
             records.sort_by_key(|record| (covered(record), record.rtype == rtype::RRSIG));
         }
         check_name(&mut records, &self.owner, is_apex, &mut self.built.findings);
+        let record_count = records.len();
+        if self.hashed && first.depth == self.apex.depth() + 1 {
+            self.take_hashed(&mut records)?;
+            // A name of NSEC3 records alone does not exist (RFC 5155, 7.2.8).
+            if records.is_empty() && record_count > 0 && !group.iter().any(|(_, above)| *above) {
+                self.built.record_count += record_count;
+                self.records = records;
+                return Ok(());
+            }
+        }
         let rrset_count = records.chunk_by(|a, b| covered(a) == covered(b)).count();
         self.node.clear();
         self.node.extend_from_slice(&[0, first.owner.len() as u8]);
         self.node.extend_from_slice(&(rrset_count as u16).to_le_bytes());
         self.node.extend_from_slice(&[first.depth as u8, 0, 0, 0]);
         self.node.extend_from_slice(first.owner);
+        debug_assert_eq!(self.node.len(), NODE_HEADER_LEN + first.owner.len());
+        if self.hashed {
+            let is_parent = is_apex || group.iter().any(|(_, above)| *above);
+            self.node.extend_from_slice(&[0; 4]);
+            self.node.extend_from_slice(&(if is_parent { PARENT } else { 0 }).to_le_bytes());
+        }
         let directory_at = self.node.len();
-        debug_assert_eq!(directory_at, NODE_HEADER_LEN + first.owner.len());
         self.node.resize(directory_at + rrset_count * DIRECTORY_ENTRY_LEN, 0);
         let mut flags = if is_apex { flag::APEX } else { 0 };
+        flags |= if self.hashed { flag::HASHED } else { 0 };
         for (i, set) in records.chunk_by(|a, b| covered(a) == covered(b)).enumerate() {
             let entry_at = directory_at + i * DIRECTORY_ENTRY_LEN;
             self.rrset(set, entry_at, is_apex);
@@ -229,9 +257,55 @@ impl<'a> Builder<'a> {
             };
         }
         self.node[0] = flags;
-        let record_count = records.len();
         self.records = records;
         self.place(hash, flags, record_count, &first)
+    }
+
+    /// Moves the NSEC3 RRset out of `records`, if their owner is the hash of a name.
+    fn take_hashed(&mut self, records: &mut Vec<Staged<'a>>) -> io::Result<()> {
+        let of_hash = |record: &Staged<'_>| covered(record) == rtype::NSEC3;
+        let Some(first) = records.iter().find(|record| record.rtype == rtype::NSEC3) else {
+            return Ok(());
+        };
+        let label = &first.owner[1..];
+        let Some((hash, (params, _))) = Hash::from_label(label).zip(Params::read(first.rdata))
+        else {
+            return Ok(());
+        };
+        debug_assert_eq!(label.len(), LABEL_LEN);
+        self.prepared.clear();
+        self.signatures.clear();
+        let (mut count, mut signature_count) = (0, 0);
+        let ttl = records.iter().filter(|record| of_hash(record)).map(|record| record.ttl).min();
+        for record in records.iter().filter(|record| of_hash(record)) {
+            if record.rtype == rtype::RRSIG {
+                self.sign(record);
+                signature_count += 1;
+            } else {
+                self.prepared.body.extend_from_slice(first.owner);
+                self.prepared.record(self.apex, record.rtype, ttl.unwrap_or(0), record.rdata);
+                count += 1;
+            }
+        }
+        self.node.clear();
+        Block::write(
+            &mut self.node,
+            (count, &self.prepared.body),
+            (signature_count, &self.signatures.body),
+        );
+        let known = self.built.params.iter().position(|known| *known == params);
+        let params = known.unwrap_or_else(|| {
+            if self.built.params.len() < NSEC3_CHAINS_MAX {
+                self.built.params.push(params);
+            }
+            self.built.params.len() - 1
+        });
+        let position = self.start + self.used;
+        self.built.hashed.push(Hashed { hash, params: params as u32, position })?;
+        self.pool[self.used..self.used + self.node.len()].copy_from_slice(&self.node);
+        self.used += self.node.len().next_multiple_of(8);
+        records.retain(|record| !of_hash(record));
+        Ok(())
     }
 
     fn place(
@@ -268,7 +342,7 @@ impl<'a> Builder<'a> {
         let ttl = set.iter().map(|record| record.ttl).min().unwrap_or(0);
         for record in set {
             if record.rtype == rtype::RRSIG {
-                self.signatures.record(&self.owner, record.rtype, record.ttl, record.rdata);
+                self.sign(record);
                 signature_count += 1;
             } else {
                 self.prepared.record(&self.owner, kind, ttl, record.rdata);
@@ -276,9 +350,11 @@ impl<'a> Builder<'a> {
             }
         }
         let mut targets = Vec::new();
-        if kind == rtype::NS {
-            for (record, &position) in set.iter().zip(&self.prepared.name_positions) {
-                if let Some((target, required)) = self.link_target(record, is_apex) {
+        if let Some(target_at) = target_at(kind) {
+            let records = set.iter().filter(|record| record.rtype != rtype::RRSIG);
+            for (record, &position) in records.zip(&self.prepared.name_positions) {
+                if let Some((target, is_below)) = self.link_target(record, target_at) {
+                    let required = is_below && !is_apex && kind == rtype::NS;
                     targets.push((position, target, required, record));
                 }
             }
@@ -325,15 +401,31 @@ impl<'a> Builder<'a> {
         entry[8..12].copy_from_slice(&(self.prepared.body.len() as u32).to_le_bytes());
     }
 
-    /// The name server's name if it lies in this zone, and whether it lies at or below the cut.
-    fn link_target(&self, record: &Staged<'_>, is_apex: bool) -> Option<(Box<[u8]>, bool)> {
+    /// Prepares one RRSIG.
+    fn sign(&mut self, record: &Staged<'_>) {
+        self.signatures.record(&self.owner, record.rtype, record.ttl, record.rdata);
+        if let Some(expiration) = record.rdata.get(8..12) {
+            let expires = u32::from_be_bytes(expiration.try_into().expect("four octets"));
+            self.built.expires = Some(self.built.expires.map_or(expires, |e| earlier(e, expires)));
+        }
+    }
+
+    /// The name at `at` of RDATA if it lies in this zone, and whether it lies at or below the owner.
+    fn link_target(&self, record: &Staged<'_>, at: usize) -> Option<(Box<[u8]>, bool)> {
         let mut target = LowerName::new();
-        target.read(record.rdata)?;
+        target.read(record.rdata.get(at..)?)?;
         let within = |zone: &LowerName| {
             target.depth() >= zone.depth() && target.suffix(zone.depth()) == zone.as_wire()
         };
-        within(self.apex).then(|| (target.as_wire().into(), !is_apex && within(&self.owner)))
+        // The root stands for "none" (RFC 2782, RFC 7505) and for the owner (RFC 9460).
+        let here = within(self.apex) && !target.is_empty();
+        here.then(|| (target.as_wire().into(), within(&self.owner)))
     }
+}
+
+/// The earlier of two times of signatures (RFC 4034, 3.1.5: serial numbers).
+pub fn earlier(a: u32, b: u32) -> u32 {
+    if (b.wrapping_sub(a) as i32) < 0 { b } else { a }
 }
 
 /// Marks a link's place as relative to the node under construction.

@@ -7,8 +7,9 @@ use crate::limits::DIAGNOSTICS_MAX;
 use crate::wire::{LowerName, Name, rtype};
 
 use super::Zone;
-use super::build::{Built, build, full_name, in_parallel};
+use super::build::{Built, build, earlier, full_name, in_parallel};
 use super::check::Finding;
+use super::denial::{self, Denial};
 use super::diagnostic::{Diagnostic, Severity};
 use super::hash::{HashKey, SuffixHashes};
 use super::index::Index;
@@ -53,7 +54,15 @@ pub fn finish(
         mark_occluded(&mut zone, &built, key, file, diagnostics);
     }
     resolve_links(&mut zone, &built, key, files, diagnostics);
-    complete_apex(&mut zone, key, file, diagnostics).then_some(zone)
+    if !complete_apex(&mut zone, key, file, diagnostics) {
+        return None;
+    }
+    if let Err(error) = denial::complete(&mut zone, &mut built) {
+        let expected = format!("memory for the denial of existence: {error}");
+        diagnostics.push(whole(Severity::Error, file, expected));
+        return None;
+    }
+    Some(zone)
 }
 
 fn whole(severity: Severity, file: &str, expected: String) -> Diagnostic {
@@ -114,6 +123,9 @@ fn assemble(
         pool,
         apex_at: 0,
         negative: Box::default(),
+        denial: Denial::Unsigned,
+        signatures_expire: built.iter().filter_map(|built| built.expires).reduce(earlier),
+        other_blocks: Box::default(),
         depth_max: built.iter().map(|built| built.depth_max).max().unwrap_or(0),
         serial: 0,
         record_count: sum(|built| built.record_count),

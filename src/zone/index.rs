@@ -76,6 +76,16 @@ impl Index {
         self.buckets.len()
     }
 
+    /// All nodes' positions, in no order.
+    pub fn positions(&self) -> impl Iterator<Item = usize> {
+        self.buckets.chunks_exact(BUCKET_LEN).flat_map(|bucket| {
+            let units = bucket[NODES_AT..COUNT_AT].chunks_exact(4);
+            units
+                .take(usize::from(bucket[COUNT_AT]))
+                .map(|unit| u32::from_le_bytes(unit.try_into().expect("four octets")) as usize * 8)
+        })
+    }
+
     /// Asks for the bucket of `hash`.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {

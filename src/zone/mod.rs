@@ -12,20 +12,28 @@
 
 mod build;
 mod check;
+mod denial;
 pub mod diagnostic;
 mod finish;
 mod hash;
 mod index;
 pub mod node;
+pub mod nsec3;
+mod order;
 mod prepare;
+pub mod records;
 pub mod source;
 mod stage;
 pub mod text;
+mod verify;
 
+pub use denial::{Denial, over_wildcard, wildcard_of};
 pub use diagnostic::{Diagnostic, Severity};
 pub use hash::{HashKey, SuffixHashes};
 pub use index::{Index, Probe};
 pub use node::{Link, Node, Rrset, flag};
+pub use order::Order;
+pub use verify::{Checks, EXPIRES_SOON_SECONDS, verify};
 pub use source::{Source, SourceText, Text};
 
 use crate::memory::{Region, prefetch};
@@ -46,6 +54,7 @@ pub struct Zone {
     depth_max: usize,
     /// Octets of the apex in wire form.
     apex_len: usize,
+    denial: Denial,
     /// A node of its own with the SOA as negative answers carry it.
     negative: Box<[u8]>,
     apex: Name,
@@ -54,6 +63,10 @@ pub struct Zone {
     serial: u32,
     record_count: usize,
     name_count: usize,
+    /// When the first of its signatures expires, in seconds since 1970.
+    signatures_expire: Option<u32>,
+    /// NSEC3 blocks of chains that do not serve.
+    other_blocks: Box<[usize]>,
 }
 
 impl Zone {
@@ -100,6 +113,32 @@ impl Zone {
         prefetch(&self.pool, position + 47);
     }
 
+    /// How it proves what does not exist.
+    #[inline(always)]
+    pub fn denial(&self) -> &Denial {
+        &self.denial
+    }
+
+    /// The NSEC3 block at `position`, which came from the chain or from a node.
+    #[inline(always)]
+    pub fn block(&self, position: usize) -> nsec3::Block<'_> {
+        nsec3::Block::at(&self.pool, position)
+    }
+
+    /// The pool that nodes and blocks lie in.
+    #[inline(always)]
+    pub fn pool(&self) -> &[u8] {
+        &self.pool
+    }
+
+    /// Asks for what a node or a block with signatures has past its start.
+    #[inline(always)]
+    pub fn prefetch_signatures(&self, position: usize) {
+        for line in 0..4 {
+            prefetch(&self.pool, position + line * 64);
+        }
+    }
+
     /// The position of the apex's node.
     #[inline(always)]
     pub fn apex_at(&self) -> usize {
@@ -131,6 +170,11 @@ impl Zone {
     /// Names that own records.
     pub fn name_count(&self) -> usize {
         self.name_count
+    }
+
+    /// When the first of its signatures expires, in seconds since 1970 modulo 2^32.
+    pub fn signatures_expire(&self) -> Option<u32> {
+        self.signatures_expire
     }
 
     /// Octets of memory it holds.

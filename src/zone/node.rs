@@ -3,6 +3,7 @@
 //! ```text
 //!   node    | flags | owner_len | rrset_count u16 | depth | cut_depth | 0 0 |   8 octets
 //!           | owner, relative to the apex, lower case ...                   |
+//!           | NSEC3 of the name u32 | NSEC3 over its wildcard u32 |             with `HASHED` only
 //!           | type u16 | count u16 | start u32 | len u32 |  x rrset_count   |   the directory
 //!           | blocks ...                                                    |
 //!
@@ -37,6 +38,10 @@ pub(super) const FULL: u32 = 1 << 31;
 pub(super) const NODE_HEADER_LEN: usize = 8;
 pub(super) const DIRECTORY_ENTRY_LEN: usize = 12;
 pub(super) const BLOCK_HEADER_LEN: usize = 12;
+/// The two block positions of a node with [`flag::HASHED`].
+pub(super) const BLOCKS_LEN: usize = 8;
+/// In place of a block over the wildcard: the name has names below, the block is yet to be found.
+pub(super) const PARENT: u32 = 1;
 pub(super) const DEPTH_AT: usize = 4;
 pub(super) const CUT_DEPTH_AT: usize = 5;
 const _: () = assert!(RDATA_LEN_MAX + 12 < FULL as usize);
@@ -55,6 +60,8 @@ pub mod flag {
     pub const CNAME: u8 = 16;
     /// The zone's own name.
     pub const APEX: u8 = 32;
+    /// In a zone with NSEC3: the owner is followed by where its blocks are.
+    pub const HASHED: u8 = 64;
 }
 
 //----------- Node -----------------------------------------------------------
@@ -70,6 +77,11 @@ impl<'a> Node<'a> {
     #[inline(always)]
     pub fn at(pool: &'a [u8], position: usize) -> Node<'a> {
         Node { octets: &pool[position..] }
+    }
+
+    /// Where the node lies in the pool it is a view of.
+    pub fn position_in(self, pool: &[u8]) -> usize {
+        self.octets.as_ptr() as usize - pool.as_ptr() as usize
     }
 
     /// The flags of [`flag`].
@@ -117,9 +129,44 @@ impl<'a> Node<'a> {
         self.directory().chunks_exact(DIRECTORY_ENTRY_LEN).map(move |entry| self.open(entry))
     }
 
+    /// Where the NSEC3 block that matches this name is; `None` outside such zones, and for names
+    /// that an opt-out leaves without one.
+    #[inline]
+    pub fn matching_block(self) -> Option<usize> {
+        self.block(0)
+    }
+
+    /// Where the NSEC3 block that covers the wildcard directly below this name is, if that was
+    /// found out when the zone was built: of names with names below.
+    #[inline]
+    pub fn wildcard_block(self) -> Option<usize> {
+        self.block(4)
+    }
+
+    #[inline]
+    fn block(self, at: usize) -> Option<usize> {
+        if self.flags() & flag::HASHED == 0 {
+            return None;
+        }
+        let unit = read_u32(self.octets, NODE_HEADER_LEN + self.octets[1] as usize + at);
+        (unit > PARENT).then_some(unit as usize * 8)
+    }
+
+    /// Whether the place of [`Node::wildcard_block`] waits to be filled in.
+    pub(super) fn is_parent(self) -> bool {
+        self.flags() & flag::HASHED != 0
+            && read_u32(self.octets, self.blocks_at() + 4) == PARENT
+    }
+
+    /// Where the two block positions stand in the node.
+    pub(super) fn blocks_at(self) -> usize {
+        NODE_HEADER_LEN + self.octets[1] as usize
+    }
+
     #[inline(always)]
     fn directory(self) -> &'a [u8] {
-        let start = NODE_HEADER_LEN + self.octets[1] as usize;
+        let hashed = usize::from(self.flags() & flag::HASHED != 0);
+        let start = NODE_HEADER_LEN + self.octets[1] as usize + hashed * BLOCKS_LEN;
         &self.octets[start..start + self.rrset_count() * DIRECTORY_ENTRY_LEN]
     }
 
@@ -208,7 +255,13 @@ impl<'a> Rrset<'a> {
             .map(|fix| Fix { position: read_u32(fix, 0) as usize, what: read_u32(fix, 4) })
     }
 
-    /// The names in it that have addresses in this zone.
+    /// Whether [`Rrset::links`] has any.
+    #[inline(always)]
+    pub fn has_links(self) -> bool {
+        self.header.is_some_and(|block| block[8..10] != [0, 0])
+    }
+
+    /// The names in it that may have addresses in this zone.
     #[inline]
     pub fn links(self) -> impl Iterator<Item = Link> + 'a {
         let links = self.header.map_or(&[][..], |block| {
@@ -250,6 +303,18 @@ impl<'a> Rrset<'a> {
         let owner_len = owner_len(self.body);
         let octets = &self.body[owner_len + 4..owner_len + 8];
         u32::from_be_bytes(octets.try_into().expect("four octets"))
+    }
+
+    /// The RDATA of all records; names in it may hold unfilled pointers.
+    pub fn rdatas(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self.body;
+        std::iter::from_fn(move || {
+            let start = owner_len(rest.get(..1)?) + 10;
+            let len = u16::from_be_bytes([rest[start - 2], rest[start - 1]]) as usize;
+            let rdata = &rest[start..start + len];
+            rest = &rest[start + len..];
+            Some(rdata)
+        })
     }
 
     /// The RDATA of the first record; names in it may hold unfilled pointers.

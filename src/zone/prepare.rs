@@ -24,7 +24,7 @@ pub struct Prepared {
     pub body: Vec<u8>,
     /// `(position, what)`.
     pub fixes: Vec<(u32, u32)>,
-    /// Position of each record's first name in RDATA.
+    /// Position of the name in each record's RDATA whose addresses may be sent along.
     pub name_positions: Vec<u32>,
     targets: Targets,
     name: LowerName,
@@ -60,12 +60,12 @@ impl Prepared {
         self.body.extend_from_slice(&ttl.min(TTL_MAX).to_be_bytes());
         let rdlen_at = self.body.len();
         self.body.extend_from_slice(&[0, 0]);
+        if let Some(target_at) = target_at(rtype) {
+            self.name_positions.push((self.body.len() + target_at) as u32);
+        }
         let (fixed_len, name_count) = name_layout(rtype);
         let mut at = fixed_len.min(rdata.len());
         self.body.extend_from_slice(&rdata[..at]);
-        if name_count > 0 {
-            self.name_positions.push(self.body.len() as u32);
-        }
         for _ in 0..name_count {
             at += self.name(owner, &rdata[at..]);
         }
@@ -137,9 +137,20 @@ impl Targets {
     }
 }
 
+/// Octets of RDATA before the name of a host, for the types whose answers are of use only together
+/// with its addresses.
+pub fn target_at(rtype: u16) -> Option<usize> {
+    match rtype {
+        rtype::NS => Some(0),
+        rtype::MX | rtype::KX | rtype::SVCB | rtype::HTTPS => Some(2),
+        rtype::SRV => Some(6),
+        _ => None,
+    }
+}
+
 /// Octets before the first name of RDATA, and how many names follow, for the types whose names may
 /// be compressed.
-fn name_layout(rtype: u16) -> (usize, usize) {
+pub fn name_layout(rtype: u16) -> (usize, usize) {
     //= RFC 3597, 4
     //# To avoid such corruption, servers MUST NOT compress domain names
     //# embedded in the RDATA of types that are class-specific or not well-

@@ -15,7 +15,7 @@
 
 use crate::limits::{DIAGNOSTICS_MAX, NAME_LABELS_MAX, RDATA_LEN_MAX};
 use crate::memory::{Pages, Region, prefetch};
-use crate::wire::LowerName;
+use crate::wire::{LowerName, rtype};
 
 use super::hash::{HashKey, SuffixHashes};
 use super::text::{Record, Sink};
@@ -35,9 +35,9 @@ const PART_MASK: u64 = (PARTS_MAX as u64 - 1) << PART_AT;
 /// Parts that a text is staged in at most.
 pub const PARTS_MAX: usize = 16;
 
-/// Octets a record may need in the pool beyond its owner and RDATA: node header, directory entry,
-/// block header, record header, fixes and a link for two names, and rounding.
-const OVERHEAD: usize = 8 + 12 + 12 + 12 + 16 + 16 + 16;
+/// Octets a record may need in the pool beyond its owner and RDATA: node header, NSEC3 blocks,
+/// directory entry, block header, record header, fixes and a link for two names, and rounding.
+const OVERHEAD: usize = 8 + 8 + 12 + 12 + 12 + 16 + 16 + 8;
 
 /// The class of the internet (RFC 1035, 3.2.4).
 const CLASS_IN: u16 = 1;
@@ -126,6 +126,8 @@ pub struct Stage {
     /// Records that were left out.
     pub refused: Vec<Refused>,
     pub refused_count: usize,
+    /// Whether a record is NSEC3 or NSEC3PARAM: all nodes then have room for what that needs.
+    pub has_nsec3: bool,
     /// The first failure to get memory.
     pub failed: Option<std::io::Error>,
     /// The last owner, as it came.
@@ -149,6 +151,7 @@ impl Stage {
             entries: Pages::default(),
             refused: Vec::new(),
             refused_count: 0,
+            has_nsec3: false,
             failed: None,
             wire: Vec::new(),
             owner: LowerName::new(),
@@ -281,6 +284,7 @@ impl Sink for Stage {
                 return;
             }
         };
+        self.has_nsec3 |= matches!(record.rtype, rtype::NSEC3 | rtype::NSEC3PARAM);
         let depth = self.owner.depth();
         let size = (OVERHEAD + self.owner.len() + record.rdata.len()).div_ceil(8) as u64;
         self.push(Entry { hash: self.hashes[depth], place: place | size });

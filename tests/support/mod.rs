@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod essence;
+pub mod random_zone;
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -120,6 +121,104 @@ impl Server {
         let mut command = Command::new("knotd");
         command.arg("-c").arg(&file);
         Server::start("knot", &mut command, port, probe)
+    }
+}
+
+impl Server {
+    /// BIND with the same.
+    pub fn bind(directory: &Path, zones: &[(&str, &Path)], probe: &[u8]) -> Server {
+        let port = free_port();
+        let work = directory.display();
+        let mut config = format!(
+            "options {{\n directory \"{work}\"; pid-file none; session-keyfile none;\n \
+             managed-keys-directory \"{work}\"; lock-file none; querylog no;\n \
+             listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};\n \
+             recursion no; allow-query {{ any; }}; notify no; minimal-responses yes;\n \
+             dnssec-validation no; check-integrity no; check-names primary ignore;\n \
+             check-mx ignore; check-srv-cname ignore; check-mx-cname ignore; check-wildcard no;\n\
+             }};\ncontrols {{ }};\nlogging {{ category default {{ null; }}; }};\n"
+        );
+        for (name, file) in zones {
+            let file = file.display();
+            config += &format!("zone \"{name}\" {{ type primary; file \"{file}\"; }};\n");
+        }
+        let file = directory.join("named.conf");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new("named");
+        command.args(["-f", "-n", "1", "-c"]).arg(&file);
+        Server::start("bind", &mut command, port, probe)
+    }
+
+    /// PowerDNS with the same, and whether each is signed beforehand.
+    pub fn powerdns(directory: &Path, zones: &[(&str, &Path)], probe: &[u8]) -> Server {
+        let port = free_port();
+        let work = directory.display();
+        let zone_list: String = zones
+            .iter()
+            .map(|(name, file)| {
+                let (name, file) = (name.trim_end_matches('.'), file.display());
+                format!("zone \"{name}\" {{ type native; file \"{file}\"; }};\n")
+            })
+            .collect();
+        fs::write(directory.join("named.conf"), zone_list).unwrap();
+        let config = format!(
+            "launch=bind\nbind-config={work}/named.conf\nbind-dnssec-db={work}/dnssec.db\n\
+             local-address=127.0.0.1\nlocal-port={port}\nsocket-dir={work}\ndaemon=no\n\
+             guardian=no\ncache-ttl=0\nquery-cache-ttl=0\nnegquery-cache-ttl=0\n\
+             zone-cache-refresh-interval=0\nmax-nsec3-iterations=500\n"
+        );
+        fs::write(directory.join("pdns.conf"), config).unwrap();
+        let configured = format!("--config-dir={work}");
+        let tool = |arguments: &[&str]| {
+            let mut command = Command::new("pdnsutil");
+            let output = command.arg(&configured).args(arguments).output().expect("pdnsutil");
+            assert!(output.status.success(), "{arguments:?}: {output:?}");
+        };
+        tool(&["create-bind-db", &format!("{work}/dnssec.db")]);
+        for (name, file) in zones {
+            let text = fs::read_to_string(file).unwrap();
+            if text.contains("RRSIG") {
+                tool(&["set-presigned", name]);
+            }
+        }
+        let mut command = Command::new("pdns_server");
+        command.arg(&configured);
+        Server::start("powerdns", &mut command, port, probe)
+    }
+
+    /// Unbound, which validates what `server` says of `zones`; each comes with a file of its DS.
+    pub fn unbound(
+        directory: &Path,
+        zones: &[(&str, &Path)],
+        server: &Server,
+        probe: &[u8],
+    ) -> Server {
+        let port = free_port();
+        let work = directory.display();
+        let mut config = format!(
+            "server:\n interface: 127.0.0.1@{port}\n username: \"\"\n chroot: \"\"\n \
+             directory: \"{work}\"\n pidfile: \"{work}/unbound.pid\"\n use-syslog: no\n \
+             logfile: \"{work}/unbound.log\"\n do-daemonize: no\n num-threads: 1\n \
+             do-not-query-localhost: no\n module-config: \"validator iterator\"\n \
+             local-zone: \"test.\" nodefault\n qname-minimisation: no\n \
+             aggressive-nsec: no\n harden-below-nxdomain: no\n val-log-level: 2\n \
+             edns-buffer-size: 4096\n outgoing-range: 512\n"
+        );
+        for (_, anchor) in zones {
+            config += &format!(" trust-anchor-file: \"{}\"\n", anchor.display());
+        }
+        config += "remote-control:\n control-enable: no\n";
+        for (name, _) in zones {
+            config += &format!(
+                "stub-zone:\n name: \"{name}\"\n stub-addr: 127.0.0.1@{}\n stub-prime: no\n",
+                server.address.port()
+            );
+        }
+        let file = directory.join("unbound.conf");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new("unbound");
+        command.arg("-d").arg("-c").arg(&file);
+        Server::start("unbound", &mut command, port, probe)
     }
 }
 

@@ -1,0 +1,195 @@
+//! The records of a zone as records again: expanded from the prepared form, off the fast path.
+//!
+//! ```text
+//!   body      C0 0C | type | class | ttl | rdlen | 00 0A 04 mail C0 ..     fix: the owner's suffix
+//!   expanded                                       00 0A 04 mail 07 example 03 org 00
+//! ```
+//!
+//! Canonical RDATA (RFC 4034, 6.2) has the names of the types listed there in lower case.
+
+use crate::wire::{LowerName, rtype};
+
+use super::node::{Node, Rrset, WITHIN, owner_len};
+use super::prepare::name_layout;
+use super::{Denial, Zone, nsec3};
+
+/// One record of an RRset, its RDATA expanded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expanded {
+    /// RDATA in wire form, nothing compressed.
+    pub rdata: Vec<u8>,
+    /// Seconds.
+    pub ttl: u32,
+}
+
+/// The records of `rrset`, whose owner is `owner`.
+pub fn expand(rrset: Rrset<'_>, owner: &LowerName) -> Vec<Expanded> {
+    let (fixed_len, name_count) = name_layout(rrset.rtype);
+    let mut records = Vec::with_capacity(usize::from(rrset.count));
+    let mut at = 0;
+    while at < rrset.body.len() {
+        let (ttl, start, end) = bounds(rrset.body, at);
+        let mut rdata = Vec::with_capacity(end - start);
+        let mut from = (start + fixed_len).min(end);
+        rdata.extend_from_slice(&rrset.body[start..from]);
+        for _ in 0..name_count {
+            from = expand_name(rrset, owner, from, &mut rdata);
+        }
+        rdata.extend_from_slice(&rrset.body[from..end]);
+        records.push(Expanded { rdata, ttl });
+        at = end;
+    }
+    records
+}
+
+/// The signatures over `rrset`.
+pub fn signatures(rrset: Rrset<'_>) -> Vec<Expanded> {
+    plain(rrset.signatures().1)
+}
+
+/// Records in which nothing is compressed but the owner.
+fn plain(body: &[u8]) -> Vec<Expanded> {
+    let (mut records, mut at) = (Vec::new(), 0);
+    while at < body.len() {
+        let (ttl, start, end) = bounds(body, at);
+        records.push(Expanded { rdata: body[start..end].to_vec(), ttl });
+        at = end;
+    }
+    records
+}
+
+/// The TTL of the prepared record at `at`, and where its RDATA starts and ends.
+fn bounds(body: &[u8], at: usize) -> (u32, usize, usize) {
+    let fields = at + owner_len(&body[at..]) + 4;
+    let ttl = u32::from_be_bytes(body[fields..fields + 4].try_into().expect("four octets"));
+    let len = u16::from_be_bytes([body[fields + 4], body[fields + 5]]) as usize;
+    (ttl, fields + 6, fields + 6 + len)
+}
+
+/// Appends the name at `from` of the body; returns where it ends there.
+fn expand_name(rrset: Rrset<'_>, owner: &LowerName, from: usize, out: &mut Vec<u8>) -> usize {
+    let (mut at, mut end) = (from, None);
+    loop {
+        let len = rrset.body[at] as usize;
+        if len < 0xC0 {
+            out.extend_from_slice(&rrset.body[at..at + 1 + len]);
+            at += 1 + len;
+            if len == 0 {
+                return end.unwrap_or(at);
+            }
+            continue;
+        }
+        end.get_or_insert(at + 2);
+        let fix = rrset.fixes().find(|fix| fix.position == at).expect("every pointer has a fix");
+        if fix.what & WITHIN == 0 {
+            let wire = owner.as_wire();
+            out.extend_from_slice(&wire[wire.len() - fix.what as usize..]);
+            return end.unwrap_or(at + 2);
+        }
+        at = (fix.what & !WITHIN) as usize;
+    }
+}
+
+/// Puts the names of `rdata` in lower case where RFC 4034, 6.2 (as RFC 6840, 5.1 amends it) says.
+pub fn make_canonical(kind: u16, rdata: &mut [u8]) {
+    let (mut at, name_count) = match kind {
+        rtype::RP => (0, 2),
+        rtype::AFSDB | rtype::RT | rtype::KX => (2, 1),
+        rtype::PX => (2, 2),
+        rtype::SRV => (6, 1),
+        rtype::DNAME => (0, 1),
+        rtype::SIG | rtype::RRSIG => (18, 1),
+        rtype::NAPTR => {
+            let after_strings = (0..3).try_fold(4, |at: usize, _| {
+                rdata.get(at).map(|len| at + 1 + usize::from(*len))
+            });
+            (after_strings.unwrap_or(rdata.len()), 1)
+        }
+        _ => name_layout(kind),
+    };
+    for _ in 0..name_count {
+        while let Some(&len) = rdata.get(at) {
+            let end = (at + 1 + usize::from(len)).min(rdata.len());
+            rdata[at + 1..end].make_ascii_lowercase();
+            at = end;
+            if len == 0 {
+                break;
+            }
+        }
+    }
+}
+
+//----------- Everything in a zone -------------------------------------------
+
+/// One RRset, its name and its signatures.
+pub struct Owned<'z> {
+    /// The owner.
+    pub owner: LowerName,
+    /// The node it is of; `None` for NSEC3.
+    pub node: Option<Node<'z>>,
+    /// The type; an RRset of signatures alone has the type they cover.
+    pub rtype: u16,
+    /// The records.
+    pub records: Vec<Expanded>,
+    /// The RRSIGs over them.
+    pub signatures: Vec<Expanded>,
+}
+
+impl Zone {
+    /// The name of a node.
+    pub fn name_of(&self, node: Node<'_>) -> LowerName {
+        super::build::full_name(node.owner(), &self.lower_apex)
+    }
+
+    /// All nodes, in no order.
+    pub fn nodes(&self) -> impl Iterator<Item = Node<'_>> {
+        self.index.positions().map(|position| self.node(position))
+    }
+
+    /// Positions of all NSEC3 blocks: those of the chain that serves in order, then others.
+    pub fn blocks(&self) -> impl Iterator<Item = nsec3::Block<'_>> {
+        let chain = match &self.denial {
+            Denial::Nsec3(chain) => Some(chain),
+            _ => None,
+        };
+        let positions = chain.into_iter().flat_map(nsec3::Chain::positions);
+        positions.chain(self.other_blocks.iter().copied()).map(|position| self.block(position))
+    }
+
+    /// All RRsets, in no order.
+    pub fn rrsets(&self) -> impl Iterator<Item = Owned<'_>> {
+        let of_nodes = self.nodes().flat_map(move |node| {
+            node.rrsets().map(move |rrset| {
+                let owner = self.name_of(node);
+                let records = expand(rrset, &owner);
+                let rtype = rrset.rtype;
+                Owned { owner, node: Some(node), rtype, records, signatures: signatures(rrset) }
+            })
+        });
+        of_nodes.chain(self.blocks().map(|block| {
+            let mut relative = vec![nsec3::LABEL_LEN as u8];
+            relative.extend_from_slice(block.label());
+            Owned {
+                owner: super::build::full_name(&relative, &self.lower_apex),
+                node: None,
+                rtype: rtype::NSEC3,
+                records: block.records(),
+                signatures: plain(block.signatures()),
+            }
+        }))
+    }
+}
+
+impl nsec3::Block<'_> {
+    /// Its records.
+    fn records(self) -> Vec<Expanded> {
+        let (body, mut records, mut at) = (self.body(), Vec::new(), 0);
+        while at < body.len() {
+            at += 1 + nsec3::LABEL_LEN;
+            let (ttl, start, end) = bounds(body, at);
+            records.push(Expanded { rdata: body[start..end].to_vec(), ttl });
+            at = end;
+        }
+        records
+    }
+}
