@@ -112,7 +112,7 @@ impl<'z> Link<'_, 'z> {
                 }
                 return Next::Done;
             }
-            qtype => node.rrset(qtype).filter(|rrset| rrset.count > 0),
+            qtype => node.rrset(qtype),
         };
         if let Some(rrset) = rrset {
             let Some(start) = reply.rrset(Section::Answer, rrset, self.owner) else {
@@ -218,7 +218,7 @@ impl<'z> Link<'_, 'z> {
             reply.truncated = true;
             return;
         };
-        match cut.rrset(rtype::DS).filter(|ds| ds.count > 0) {
+        match cut.rrset(rtype::DS) {
             Some(ds) => {
                 if reply.dnssec_ok() && reply.rrset(Section::Authority, ds, owner).is_none() {
                     reply.truncated = true;

@@ -159,7 +159,10 @@ impl<'z> Ordered<'_, '_, 'z> {
             Denied::Expanded => self.cover(relative, proofs),
             Denied::ExpandedType(wildcard) => {
                 self.cover(relative, proofs);
-                self.add(wildcard, Form::Named, proofs);
+                match wildcard.rrset(rtype::NSEC) {
+                    Some(_) => self.add(wildcard, Form::Named, proofs),
+                    None => self.cover(wildcard.owner(), proofs),
+                }
             }
             Denied::Ds(cut, depth) => {
                 let owner = owner.suffix(reply.message(), self.link.name.suffix_len(depth));
@@ -211,9 +214,10 @@ impl<'z> Hashed<'_, '_, 'z> {
                 if let Some((_, depth)) = self.encloser(search.low, proofs) {
                     self.cover(depth + 1, proofs);
                 }
-                if let Some(block) = wildcard.matching_block() {
-                    self.add(block, proofs);
-                }
+                // An empty one above unsigned delegations only has none: what covers it says so.
+                let hash = || self.chain.params().hash(zone.name_of(wildcard).as_wire());
+                let block = wildcard.matching_block();
+                self.add(block.unwrap_or_else(|| self.chain.find(zone.pool(), hash()).0), proofs);
             }
             Denied::Ds(cut, depth) => self.matching(cut, depth, proofs),
         }

@@ -155,18 +155,17 @@ impl Told<'_> {
         node: Node<'_>,
         expanded: bool,
     ) -> Option<Name> {
-        let has = |kind| node.rrset(kind).filter(|rrset| rrset.count > 0);
         let kind = rtype::name(asked.qtype);
         if expanded {
             self.proofs(name, asked, &[]);
         }
-        if let Some(rrset) = has(asked.qtype) {
+        if let Some(rrset) = node.rrset(asked.qtype) {
             let signatures = rrset.signatures().0;
             let words = format!("{} {kind}, {signatures} signatures", rrset.count);
             self.say("data", name, words);
             return None;
         }
-        if let Some(cname) = has(rtype::CNAME) {
+        if let Some(cname) = node.rrset(rtype::CNAME) {
             let target = expand(cname, &asked.name).pop()?;
             let target = Name::from_wire(&target.rdata).ok()?;
             self.say("alias", name, format!("CNAME to {target}, which is looked up next"));
@@ -184,7 +183,7 @@ impl Told<'_> {
     fn cut(&mut self, name: &Name, asked: &Asked<'_>, cut: Node<'_>, depth: usize) {
         let servers = cut.rrset(rtype::NS).map_or(0, |servers| servers.count);
         let glue = cut.rrset(rtype::NS).map_or(0, |servers| servers.links().count());
-        let ds = match cut.rrset(rtype::DS).filter(|ds| ds.count > 0) {
+        let ds = match cut.rrset(rtype::DS) {
             Some(ds) => format!("{} DS", ds.count),
             None => "no DS".into(),
         };

@@ -41,7 +41,7 @@ pub(super) const BLOCK_HEADER_LEN: usize = 12;
 /// The two block positions of a node with [`flag::HASHED`].
 pub(super) const BLOCKS_LEN: usize = 8;
 /// In place of a block over the wildcard: the name has names below, the block is yet to be found.
-pub(super) const PARENT: u32 = 1;
+pub(super) const PARENT: u32 = u32::MAX;
 pub(super) const DEPTH_AT: usize = 4;
 pub(super) const CUT_DEPTH_AT: usize = 5;
 const _: () = assert!(RDATA_LEN_MAX + 12 < FULL as usize);
@@ -114,17 +114,17 @@ impl<'a> Node<'a> {
         u16::from_le_bytes([self.octets[2], self.octets[3]]) as usize
     }
 
-    /// The RRset of `rtype`.
+    /// The RRset of `rtype`, if it has records.
     #[inline(always)]
     pub fn rrset(self, rtype: u16) -> Option<Rrset<'a>> {
         let directory = self.directory();
         let entry = directory
             .chunks_exact(DIRECTORY_ENTRY_LEN)
             .find(|entry| u16::from_le_bytes([entry[0], entry[1]]) == rtype)?;
-        Some(self.open(entry))
+        Some(self.open(entry)).filter(|rrset| rrset.count > 0)
     }
 
-    /// All RRsets in ascending order of their types.
+    /// All RRsets in ascending order of their types, those of signatures alone too.
     pub fn rrsets(self) -> impl Iterator<Item = Rrset<'a>> {
         self.directory().chunks_exact(DIRECTORY_ENTRY_LEN).map(move |entry| self.open(entry))
     }
@@ -149,7 +149,7 @@ impl<'a> Node<'a> {
             return None;
         }
         let unit = read_u32(self.octets, NODE_HEADER_LEN + self.octets[1] as usize + at);
-        (unit > PARENT).then_some(unit as usize * 8)
+        (unit != 0 && unit != PARENT).then_some(unit as usize * 8)
     }
 
     /// Whether the place of [`Node::wildcard_block`] waits to be filled in.

@@ -133,8 +133,8 @@ impl Server {
             "options {{\n directory \"{work}\"; pid-file none; session-keyfile none;\n \
              managed-keys-directory \"{work}\"; lock-file none; querylog no;\n \
              listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};\n \
-             recursion no; allow-query {{ any; }}; notify no; minimal-responses yes;\n \
-             dnssec-validation no; check-integrity no; check-names primary ignore;\n \
+             recursion no; allow-query {{ any; }}; notify no; zero-no-soa-ttl no;\n \
+             minimal-responses yes; dnssec-validation no; check-integrity no; check-names primary ignore;\n \
              check-mx ignore; check-srv-cname ignore; check-mx-cname ignore; check-wildcard no;\n\
              }};\ncontrols {{ }};\nlogging {{ category default {{ null; }}; }};\n"
         );

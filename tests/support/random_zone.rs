@@ -77,7 +77,8 @@ impl RandomZone {
             }
             let kind = match random.below(12) {
                 0 | 1 => Kind::Cname,
-                2 => Kind::Dname,
+                // RFC 4592, 4.2 and 4.4: what a wildcard's NS or DNAME means is left open.
+                2 if name[0] != "*" => Kind::Dname,
                 3..=5 if name[0] != "*" => Kind::Cut,
                 _ => Kind::Data,
             };
