@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ring53::wire::{Name, rtype};
-use support::essence::{Essence, essence};
+use support::essence::{Essence, essence, too_long_for_a_dname};
 use support::random_zone::{RandomZone, Signing};
 use support::{Random, Server, ask_all, query, seed};
 
@@ -68,8 +68,13 @@ const RULES: &[(&str, Rule)] = &[
     ("a proof more", a_proof_more),
     ("an asterisk that is expanded", an_asterisk_that_is_expanded),
     ("only theirs is cut short", only_theirs_is_cut_short),
+    ("only ours is cut short", only_ours_is_cut_short),
     ("sibling glue left out", sibling_glue_left_out),
     ("a loop", a_loop),
+    ("a chain without end", a_chain_without_end),
+    ("the NSEC of a DNAME's target", nsec_of_a_dname_target),
+    ("a name without an NSEC3", a_name_without_an_nsec3),
+    ("too long for a DNAME", |asked| too_long_for_a_dname(asked.ours, asked.theirs)),
     ("the NSEC at a cut", the_nsec_at_a_cut),
     ("a name before the wildcard", name_before_the_wildcard),
 ];
@@ -142,6 +147,18 @@ fn only_theirs_is_cut_short(asked: &Asked<'_>) -> bool {
         && theirs.authority.is_subset(&ours.authority)
 }
 
+//= RFC 1035, 4.1.4
+//# Programs are free to avoid using pointers in messages they generate, although this will reduce
+//# datagram capacity, and may cause truncation.
+// A prepared RRset points into itself and to its owner, not to what else is in the message.
+fn only_ours_is_cut_short(asked: &Asked<'_>) -> bool {
+    let (ours, theirs) = (asked.ours, asked.theirs);
+    ours.truncated
+        && !theirs.truncated
+        && ours.answer.is_subset(&theirs.answer)
+        && ours.authority.is_subset(&theirs.authority)
+}
+
 //= RFC 9471, 2.2
 //# sibling glue ... is not necessarily needed
 // BIND leaves out addresses of name servers that do not lie below the cut.
@@ -151,7 +168,11 @@ fn sibling_glue_left_out(asked: &Asked<'_>) -> bool {
         return false;
     };
     let cut = format!(".{}", cut.split(' ').next().unwrap_or(""));
-    let without = Essence { glue: theirs.glue.clone(), ..ours.clone() };
+    let mut without = Essence { glue: theirs.glue.clone(), ..ours.clone() };
+    // Of an unsigned zone it leaves out the DS as well (see that rule).
+    if theirs.authority.iter().all(|record| record.contains(" in ns ")) {
+        without.authority.retain(|record| !record.contains(" in ds "));
+    }
     asked.peer == "bind"
         && without == *theirs
         && theirs.glue.is_subset(&ours.glue)
@@ -170,6 +191,54 @@ fn a_loop(asked: &Asked<'_>) -> bool {
         && asked.theirs.rcode == SERVFAIL
         && asked.ours.answer.iter().any(|record| record.contains(" in cname "))
         && asked.theirs.answer.is_subset(&asked.ours.answer)
+}
+
+//= RFC 6672, 5.3.1
+//# ... the resolver or server may limit the number of DNAME and CNAME records
+// A DNAME that leads below itself makes a longer name with each link: after how many to stop is
+// each server's choice.
+fn a_chain_without_end(asked: &Asked<'_>) -> bool {
+    let (ours, theirs) = (&asked.ours.answer, &asked.theirs.answer);
+    let below_itself = |record: &String| {
+        let (owner, target) = record.split_once(' ').unwrap_or_default();
+        record.contains(" in dname ") && target.ends_with(&format!(".{owner}"))
+    };
+    ours.iter().any(below_itself) && (theirs.is_subset(ours) || ours.is_subset(theirs))
+}
+
+//= RFC 4035, 3.1.3.2
+//# An NSEC RR proving that there is no exact match for <SNAME, SCLASS>.
+// NSD leaves it out where SNAME is what a DNAME made.
+fn nsec_of_a_dname_target(asked: &Asked<'_>) -> bool {
+    let (ours, theirs) = only_in_authority(asked);
+    asked.peer == "nsd"
+        && same_but_authority(asked)
+        && asked.ours.answer.iter().any(|record| record.contains(" in dname "))
+        && theirs.is_empty()
+        && ours.len() == 2
+        && all_are(&ours, "nsec")
+}
+
+//= RFC 5155, 7.2.4
+//# If there is no NSEC3 RR that matches ..., the response MUST include a closest provable encloser
+//# proof
+// Above unsigned delegations under an opt-out a name has none, whatever type is asked for and
+// whatever is below it. NSD sends what covers the name itself; Knot, where the wildcard next to the
+// provable encloser exists, nothing, and clears AA.
+fn a_name_without_an_nsec3(asked: &Asked<'_>) -> bool {
+    let (ours, theirs) = only_in_authority(asked);
+    let opt_out = |record: &&String| record.contains(" in rrsig ") || record.contains(" nsec3 1 1 ");
+    let knot_gives_up = asked.peer == "knot"
+        && asked.ours.rcode == asked.theirs.rcode
+        && asked.ours.authority.iter().filter(|record| record.contains(" nsec3 ")).all(|r| opt_out(&r))
+        && !asked.theirs.authoritative
+        && asked.theirs.authority.is_empty();
+    knot_gives_up
+        || asked.peer == "nsd"
+            && same_but_authority(asked)
+            && ours.iter().all(opt_out)
+            && all_are(&ours, "nsec3")
+            && all_are(&theirs, "nsec3")
 }
 
 //= RFC 4035, 3.1.4.1
@@ -352,7 +421,7 @@ fn round(
     let asked: Vec<Vec<u8>> = queries.iter().map(|(_, query)| query.clone()).collect();
     let ring53 = Server::ring53(&served, &probe, &[]);
     let ours: Vec<Essence> = ask_all(&ring53, &asked).iter().map(|r| essence(r)).collect();
-    for start in [Server::nsd, Server::knot, Server::bind] {
+    for start in [Server::nsd, Server::knot, Server::bind, Server::powerdns] {
         let work = tempfile::tempdir().unwrap();
         let peer = start(work.path(), &served, &probe);
         let replies = ask_all(&peer, &asked);
@@ -396,7 +465,7 @@ fn validate(
             let own_ds = qtype(query) == rtype::DS && is_name(query, &zone.apex);
             *signing != Signing::None
                 && !own_ds
-                && !under_an_empty_wildcard(query, zone)
+                && !is_no_proof_taken(query, ours, zone)
                 && is_resolvable(query, ours)
         })
         .collect();
@@ -419,30 +488,49 @@ fn validate(
     }
 }
 
-/// Whether the wildcard for what is asked may be an empty non-terminal (RFC 4592, 2.2.2 and 4.2.2).
-/// Unbound takes no proof for that, whoever sends it: its "nodata proof failed".
-fn under_an_empty_wildcard(query: &[u8], zone: &RandomZone) -> bool {
+/// Whether the wildcard for what is asked, or for what it is an alias of, may be an empty
+/// non-terminal (RFC 4592, 2.2.2 and 4.2.2). Unbound takes no proof for that, whoever sends it: its
+/// "nodata proof failed".
+fn is_no_proof_taken(query: &[u8], ours: &Essence, zone: &RandomZone) -> bool {
     let lower = |name: &str| name.parse::<Name>().unwrap().to_string().to_lowercase();
-    let end = query[12..].iter().position(|&octet| octet == 0).unwrap() + 13;
     // Octets of 0 inside labels: the name is what can be read as one.
-    let asked = (end..=query.len())
+    let asked = (13..=query.len())
         .find_map(|end| Name::from_wire(&query[12..end]).ok())
         .expect("a question has a name");
-    let asked = asked.to_string().to_lowercase();
+    let targets = ours.answer.iter().filter(|record| record.contains(" in cname "));
+    let targets = targets.map(|record| lower(&decimal(record.rsplit(' ').next().unwrap_or("."))));
     let names: Vec<String> = zone.names.iter().map(|name| lower(name)).collect();
-    let mut suffix = asked.as_str();
-    while let Some((_, rest)) = suffix.split_once('.') {
-        suffix = rest;
+    let is_empty = |suffix: &str| {
         let wildcard = format!("*.{suffix}");
         let below = format!(".{wildcard}");
-        if names.iter().any(|name| name.ends_with(&below)) && !names.contains(&wildcard) {
-            return true;
-        }
-        if suffix == zone.apex {
-            break;
+        names.iter().any(|name| name.ends_with(&below)) && !names.contains(&wildcard)
+    };
+    let suffixes = |name: &str| -> Vec<String> {
+        let dots = name.match_indices('.').map(|(at, _)| name[at + 1..].to_string());
+        dots.filter(|suffix| suffix.ends_with(&zone.apex)).collect()
+    };
+    let asked = asked.to_string().to_lowercase();
+    // An NXDOMAIN below what an opt-out leaves without an NSEC3 has no proof if the wildcard next to
+    // the provable encloser exists (RFC 5155, 7.2.2 and 8.4).
+    let unprovable = |suffix: &str| {
+        let opt_out = ours.authority.iter().any(|record| record.contains(" nsec3 1 1 "));
+        opt_out && ours.rcode == 3 && names.contains(&format!("*.{suffix}"))
+    };
+    let asked = [asked].into_iter().chain(targets);
+    asked.flat_map(|name| suffixes(&name)).any(|s| is_empty(&s) || unprovable(&s))
+}
+
+/// `name` with escapes in decimal: the library that reads messages writes them in octal.
+fn decimal(name: &str) -> String {
+    let mut parts = name.split('\\');
+    let mut text = parts.next().unwrap_or("").to_string();
+    for part in parts {
+        match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(octet) => text += &format!("\\{octet:03}{}", &part[3..]),
+            None => text += &format!("\\{part}"),
         }
     }
-    false
+    text
 }
 
 /// Whether `name` is asked for.
@@ -469,7 +557,11 @@ fn is_resolvable(query: &[u8], ours: &Essence) -> bool {
         }),
     };
     // Asked for a DNAME, Unbound takes the one of the chain for the answer.
-    let misled = qtype(query) == rtype::DNAME && has(" in cname ");
+    // Asked for the NSEC of an alias, it follows the alias if it knows it already.
+    // It computes the name that was signed wrongly where a wildcard is expanded to an asterisk.
+    let misled = qtype(query) == rtype::DNAME && has(" in cname ")
+        || qtype(query) == rtype::NSEC && !ours.answer.is_empty()
+        || query[12..14] == *b"\x01*" && !ours.answer.is_empty();
     wants_signatures
         && !misled
         && ours.authoritative

@@ -16,7 +16,7 @@ use arrayvec::ArrayVec;
 use crate::limits::{CHAIN_LINKS_MAX, NAME_LEN_MAX};
 use crate::wire::rtype;
 use crate::zone::nsec3::Chain;
-use crate::zone::{Denial, Node, Order, Zone, over_wildcard, wildcard_of};
+use crate::zone::{Denial, Node, Order, Zone, wildcard_of};
 
 use super::authority::Link;
 use super::reply::{Owner, Reply, Section};
@@ -52,29 +52,24 @@ pub struct Proofs<'z> {
 
 struct Proof<'z> {
     zone: &'z Zone,
-    /// Where the zone's apex stands in the reply.
-    apex: Owner,
     position: usize,
     form: Form,
 }
 
 #[derive(Clone, Copy)]
 enum Form {
-    /// A node's NSEC, whose name stands in the reply.
-    At(Owner),
-    /// A node's NSEC, whose name is to be written.
-    Named,
-    /// An NSEC3 block.
-    Block,
+    /// A node's NSEC; so many octets of its name are to be written, then a pointer to what stands in
+    /// the reply.
+    Node(usize, Owner),
+    /// An NSEC3 block, and where the zone's apex stands in the reply.
+    Block(Owner),
 }
 
 impl<'z> Proofs<'z> {
-    fn add(&mut self, zone: &'z Zone, apex: Owner, position: usize, form: Form) {
-        let same = |proof: &Proof<'_>| {
-            proof.position == position && std::ptr::eq(proof.zone, zone)
-        };
+    fn add(&mut self, zone: &'z Zone, position: usize, form: Form) {
+        let same = |proof: &Proof<'_>| proof.position == position && std::ptr::eq(proof.zone, zone);
         if !self.list.is_full() && !self.list.iter().any(same) {
-            self.list.push(Proof { zone, apex, position, form });
+            self.list.push(Proof { zone, position, form });
         }
     }
 
@@ -82,15 +77,13 @@ impl<'z> Proofs<'z> {
     pub fn write(&mut self, reply: &mut Reply<'_>) {
         for proof in &self.list[self.written..] {
             let fits = match proof.form {
-                Form::Block => reply.block(proof.zone.block(proof.position), proof.apex),
-                Form::At(owner) => {
-                    let nsec = proof.zone.node(proof.position).rrset(rtype::NSEC);
-                    nsec.is_none_or(|nsec| reply.rrset(Section::Authority, nsec, owner).is_some())
-                }
-                Form::Named => {
+                Form::Block(apex) => reply.block(proof.zone.block(proof.position), apex),
+                Form::Node(kept, owner) => {
                     let node = proof.zone.node(proof.position);
-                    node.rrset(rtype::NSEC)
-                        .is_none_or(|nsec| reply.named_rrset(nsec, node.owner(), proof.apex))
+                    node.rrset(rtype::NSEC).is_none_or(|nsec| match kept {
+                        0 => reply.rrset(Section::Authority, nsec, owner).is_some(),
+                        _ => reply.named_rrset(nsec, &node.owner()[..kept], owner),
+                    })
                 }
             };
             if !fits {
@@ -111,14 +104,14 @@ impl<'a, 'z> Link<'a, 'z> {
         if !reply.dnssec_ok() {
             return;
         }
-        let apex = || self.owner.suffix(reply.message(), self.zone.apex_len());
         match self.zone.denial() {
             Denial::Unsigned => {}
             Denial::Nsec(order) => {
-                Ordered { link: self, order, apex: apex() }.deny(denied, reply, proofs);
+                Ordered { link: self, order, message: reply.message() }.deny(denied, proofs);
             }
             Denial::Nsec3(chain) => {
-                Hashed { link: self, chain, apex: apex() }.deny(denied, proofs);
+                let apex = self.owner.suffix(reply.message(), self.zone.apex_len());
+                Hashed { link: self, chain, apex }.deny(denied, proofs);
             }
         }
     }
@@ -134,13 +127,13 @@ impl<'a, 'z> Link<'a, 'z> {
 struct Ordered<'l, 'a, 'z> {
     link: &'l Link<'a, 'z>,
     order: &'z Order,
-    apex: Owner,
+    message: &'l [u8],
 }
 
 impl<'z> Ordered<'_, '_, 'z> {
     #[inline(never)]
-    fn deny(&self, denied: Denied<'z>, reply: &Reply<'_>, proofs: &mut Proofs<'z>) {
-        let Link { zone, owner, search, .. } = *self.link;
+    fn deny(&self, denied: Denied<'z>, proofs: &mut Proofs<'z>) {
+        let Link { zone, search, .. } = *self.link;
         let relative = self.link.relative();
         match denied {
             Denied::Name => {
@@ -151,37 +144,48 @@ impl<'z> Ordered<'_, '_, 'z> {
                     self.cover(wildcard, proofs);
                 }
             }
-            Denied::Type(node) => match node.rrset(rtype::NSEC) {
-                Some(_) => self.add(node, Form::At(owner), proofs),
-                // An empty non-terminal owns none (RFC 4035, 2.3).
-                None => self.cover(relative, proofs),
-            },
+            Denied::Type(node) => self.of_node(node, relative, proofs),
             Denied::Expanded => self.cover(relative, proofs),
             Denied::ExpandedType(wildcard) => {
                 self.cover(relative, proofs);
-                match wildcard.rrset(rtype::NSEC) {
-                    Some(_) => self.add(wildcard, Form::Named, proofs),
-                    None => self.cover(wildcard.owner(), proofs),
-                }
+                self.of_node(wildcard, wildcard.owner(), proofs);
             }
-            Denied::Ds(cut, depth) => {
-                let owner = owner.suffix(reply.message(), self.link.name.suffix_len(depth));
-                self.add(cut, Form::At(owner), proofs);
-            }
+            Denied::Ds(cut, _) => self.add(cut, proofs),
         }
     }
 
-    fn add(&self, node: Node<'z>, form: Form, proofs: &mut Proofs<'z>) {
-        let zone = self.link.zone;
-        proofs.add(zone, self.apex, node.position_in(zone.pool()), form);
+    /// Adds the NSEC of `node`, whose name is `relative`. An empty non-terminal owns none (RFC 4035,
+    /// 2.3): what covers it shows that it is one.
+    fn of_node(&self, node: Node<'z>, relative: &[u8], proofs: &mut Proofs<'z>) {
+        match node.rrset(rtype::NSEC) {
+            Some(_) => self.add(node, proofs),
+            None => self.cover(relative, proofs),
+        }
     }
 
     fn cover(&self, relative: &[u8], proofs: &mut Proofs<'z>) {
         let zone = self.link.zone;
-        let position = self.order.find(zone.pool(), relative);
-        // The apex is in the reply whenever the question is below it.
-        let form = if position == zone.apex_at() { Form::At(self.apex) } else { Form::Named };
-        proofs.add(zone, self.apex, position, form);
+        self.add(zone.node(self.order.find(zone.pool(), relative)), proofs);
+    }
+
+    fn add(&self, node: Node<'z>, proofs: &mut Proofs<'z>) {
+        let Link { zone, name, owner, .. } = *self.link;
+        let relative = node.owner();
+        // The longest suffix that the name in the reply ends with; at worst the apex.
+        let (mut kept, mut depth) = (0, node.depth());
+        while kept < relative.len() {
+            let rest = &relative[kept..];
+            if depth <= name.depth()
+                && name.suffix_len(depth) == rest.len() + zone.apex_len()
+                && name.suffix(depth).starts_with(rest)
+            {
+                break;
+            }
+            kept += 1 + relative[kept] as usize;
+            depth -= 1;
+        }
+        let suffix = owner.suffix(self.message, relative.len() - kept + zone.apex_len());
+        proofs.add(zone, node.position_in(zone.pool()), Form::Node(kept, suffix));
     }
 }
 
@@ -202,9 +206,13 @@ impl<'z> Hashed<'_, '_, 'z> {
                 let Some((encloser, depth)) = self.encloser(search.low, proofs) else { return };
                 self.cover(depth + 1, proofs);
                 let prepared = if depth == search.low { encloser.wildcard_block() } else { None };
-                let block =
-                    prepared.or_else(|| over_wildcard(zone, self.chain, name.suffix(depth)));
-                if let Some(block) = block {
+                let mut room = [0; NAME_LEN_MAX + 2];
+                let found = || {
+                    let wildcard = wildcard_of(name.suffix(depth), &mut room)?;
+                    // Above an encloser without an NSEC3 it may even be there.
+                    Some(self.chain.find(zone.pool(), self.chain.params().hash(wildcard)).0)
+                };
+                if let Some(block) = prepared.or_else(found) {
                     self.add(block, proofs);
                 }
             }
@@ -224,7 +232,7 @@ impl<'z> Hashed<'_, '_, 'z> {
     }
 
     fn add(&self, block: usize, proofs: &mut Proofs<'z>) {
-        proofs.add(self.link.zone, self.apex, block, Form::Block);
+        proofs.add(self.link.zone, block, Form::Block(self.apex));
     }
 
     /// The block of `node`, or, if an opt-out leaves it without one, of the closest name above it

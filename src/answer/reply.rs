@@ -216,12 +216,12 @@ impl<'a> Reply<'a> {
     }
 
     /// Adds an RRset of one record to the authority section under a name that is not in the
-    /// message: `relative` and then the apex, which is. `false` if it does not fit.
-    pub fn named_rrset(&mut self, rrset: Rrset<'_>, relative: &[u8], apex: Owner) -> bool {
+    /// message: `labels` and then `rest`, which is. `false` if it does not fit.
+    pub fn named_rrset(&mut self, rrset: Rrset<'_>, labels: &[u8], rest: Owner) -> bool {
         debug_assert!(rrset.count == 1 && rrset.fixes().next().is_none());
         let start = self.at;
         let after_owner = &rrset.body[owner_len(rrset.body)..];
-        if !self.name(relative, apex) || self.at + after_owner.len() > self.limit {
+        if !self.name(labels, rest) || self.at + after_owner.len() > self.limit {
             self.at = start;
             return false;
         }
@@ -237,17 +237,17 @@ impl<'a> Reply<'a> {
         true
     }
 
-    /// Writes `relative` and a pointer to the apex, or the root itself.
-    fn name(&mut self, relative: &[u8], apex: Owner) -> bool {
-        let target = apex.target(self.message(), apex.len());
-        let end = self.at + relative.len() + if apex.len() > 1 { 2 } else { 1 };
+    /// Writes `labels` and a pointer to the rest of the name, or the root itself.
+    fn name(&mut self, labels: &[u8], rest: Owner) -> bool {
+        let target = rest.target(self.message(), rest.len());
+        let end = self.at + labels.len() + if rest.len() > 1 { 2 } else { 1 };
         if end > self.limit || target > POINTER_TARGET_MAX || self.at > POINTER_TARGET_MAX {
             return false;
         }
         let name = &mut self.buffer[self.at..end];
-        name[..relative.len()].copy_from_slice(relative);
+        name[..labels.len()].copy_from_slice(labels);
         let pointer = (0xC000 | target as u16).to_be_bytes();
-        name[relative.len()..].copy_from_slice(if apex.len() > 1 { &pointer } else { &[0] });
+        name[labels.len()..].copy_from_slice(if rest.len() > 1 { &pointer } else { &[0] });
         self.at = end;
         true
     }

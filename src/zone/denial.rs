@@ -139,7 +139,7 @@ fn link(zone: &mut Zone, built: &[Built], chain: &Chain) {
 }
 
 /// The block that covers the wildcard directly below `name`; `None` if there is such a wildcard.
-pub fn over_wildcard(zone: &Zone, chain: &Chain, name: &[u8]) -> Option<usize> {
+fn over_wildcard(zone: &Zone, chain: &Chain, name: &[u8]) -> Option<usize> {
     let hash = chain.params().hash(wildcard_of(name, &mut [0; NAME_LEN_MAX + 2])?);
     let (block, matches) = chain.find(&zone.pool, hash);
     (!matches).then_some(block)

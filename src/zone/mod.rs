@@ -27,7 +27,7 @@ mod stage;
 pub mod text;
 mod verify;
 
-pub use denial::{Denial, over_wildcard, wildcard_of};
+pub use denial::{Denial, wildcard_of};
 pub use diagnostic::{Diagnostic, Severity};
 pub use hash::{HashKey, SuffixHashes};
 pub use index::{Index, Probe};

@@ -34,6 +34,16 @@ pub fn essence(reply: &[u8]) -> Essence {
     }
 }
 
+// RFC 6672, 2.2: a name that substitution makes too long is answered with YXDOMAIN.
+// Knot adds the SOA, and says NXDOMAIN where it would have been too long at once.
+pub fn too_long_for_a_dname(ours: &Essence, theirs: &Essence) -> bool {
+    const NXDOMAIN: u16 = 3;
+    const YXDOMAIN: u16 = 6;
+    ours.rcode == YXDOMAIN
+        && [NXDOMAIN, YXDOMAIN].contains(&theirs.rcode)
+        && ours.answer == theirs.answer
+}
+
 /// A record in lower case. The library that reads messages has no DNAME.
 fn text_of(record: &Record) -> String {
     let text = match record.data() {
