@@ -165,7 +165,8 @@ impl Server {
             "launch=bind\nbind-config={work}/named.conf\nbind-dnssec-db={work}/dnssec.db\n\
              local-address=127.0.0.1\nlocal-port={port}\nsocket-dir={work}\ndaemon=no\n\
              guardian=no\ncache-ttl=0\nquery-cache-ttl=0\nnegquery-cache-ttl=0\n\
-             zone-cache-refresh-interval=0\nmax-nsec3-iterations=500\n"
+             zone-cache-refresh-interval=0\nmax-nsec3-iterations=500\n\
+             dname-processing=yes\n"
         );
         fs::write(directory.join("pdns.conf"), config).unwrap();
         let configured = format!("--config-dir={work}");
@@ -177,6 +178,13 @@ impl Server {
         tool(&["create-bind-db", &format!("{work}/dnssec.db")]);
         for (name, file) in zones {
             let text = fs::read_to_string(file).unwrap();
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let of_type = |rtype| {
+                words.iter().position(|word| *word == rtype).map(|at| words[at + 1..at + 5].join(" "))
+            };
+            if let Some(params) = of_type("NSEC3PARAM").filter(|params| params.starts_with("1 ")) {
+                tool(&["set-nsec3", name, &params]);
+            }
             if text.contains("RRSIG") {
                 tool(&["set-presigned", name]);
             }
