@@ -1,4 +1,5 @@
-//! The real root zone, asked of ring53, NSD and Knot: every name in it and 100,000 around it.
+//! The real root zone, asked of ring53, NSD and Knot: every name in it and 100,000 around it; as it
+//! is, and signed with test keys, with NSEC and with NSEC3.
 //!
 //! What may differ, and why:
 //!
@@ -8,11 +9,13 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ring53::wire::{Name, rtype};
 use support::essence::{Essence, essence};
+use support::random_zone::{RandomZone, Signing, sign};
 use support::{Random, Server, ask_all, query, seed};
 
 fn names_of(zone: &str) -> Vec<Name> {
@@ -57,45 +60,51 @@ fn around(random: &mut Random, names: &[Name]) -> Vec<u8> {
     wire
 }
 
-#[test]
-fn the_root_zone_is_answered_as_nsd_and_knot_answer_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("root.zone");
+/// The root zone's text, without the second SOA that transfers leave at the end: NSD refuses it.
+fn root() -> (String, String) {
     let packed = PathBuf::from("tests/zones/root-2018013101.zone.xz");
     let unpacked = Command::new("xz").arg("-dc").arg(&packed).output().expect("xz");
-    std::fs::write(&file, &unpacked.stdout).unwrap();
-    // NSD refuses the second SOA that transfers leave at the end: the peers get the zone without.
-    let text = std::str::from_utf8(&unpacked.stdout).unwrap().trim_end();
-    let (single, last) = text.rsplit_once('\n').unwrap();
+    let text = String::from_utf8(unpacked.stdout).unwrap();
+    let (single, last) = text.trim_end().rsplit_once('\n').unwrap();
     assert!(last.contains("SOA"));
-    let peer_file = directory.path().join("peer.zone");
-    std::fs::write(&peer_file, format!("{single}\n")).unwrap();
-    let names = names_of(std::str::from_utf8(&unpacked.stdout).unwrap());
-    assert!(names.len() > 5000);
+    let single = format!("{single}\n");
+    (text, single)
+}
 
-    let mut random = Random(seed());
+/// Questions for every name and for 100,000 around them; with DO, if `signed`, for most.
+fn questions(text: &str, signed: bool, random: &mut Random) -> Vec<Vec<u8>> {
+    let names = names_of(text);
+    assert!(names.len() > 5000);
     let mut queries = Vec::new();
     for name in &names {
         for rtype in [rtype::A, rtype::NS, rtype::DS, rtype::SOA] {
-            queries.push(query(0, name.as_wire(), rtype, Some((1232, false))));
+            queries.push(query(0, name.as_wire(), rtype, Some((1232, signed))));
         }
     }
     let types = [rtype::A, rtype::AAAA, rtype::NS, rtype::DS, rtype::TXT, rtype::SOA];
     for _ in 0..100_000 {
         let rtype = types[random.below(types.len() as u64) as usize];
         // Without EDNS, 512 octets cut some referrals short: servers differ in what they keep.
-        let edns = if random.below(8) == 0 { None } else { Some((1232, false)) };
-        queries.push(query(0, &around(&mut random, &names), rtype, edns));
+        let edns = match random.below(8) {
+            0 => None,
+            1 => Some((1232, false)),
+            _ => Some((1232, signed)),
+        };
+        queries.push(query(0, &around(random, &names), rtype, edns));
     }
+    queries
+}
+
+/// Asks ring53, which serves `ours`, and NSD and Knot, which serve `theirs`.
+fn compare(ours: &Path, theirs: &Path, queries: &[Vec<u8>]) {
     let probe = query(1, &[0], rtype::SOA, None);
-    let zones = [(".", file.as_path())];
-    let ring53 = Server::ring53(&zones, &probe, &[]);
-    let ours: Vec<Essence> = ask_all(&ring53, &queries).iter().map(|r| essence(r)).collect();
+    let ring53 = Server::ring53(&[(".", ours)], &probe, &[]);
+    let ours: Vec<Essence> = ask_all(&ring53, queries).iter().map(|r| essence(r)).collect();
     let mut differences = 0;
     for start in [Server::nsd, Server::knot] {
         let work = tempfile::tempdir().unwrap();
-        let peer = start(work.path(), &[(".", peer_file.as_path())], &probe);
-        for ((query, ours), theirs) in queries.iter().zip(&ours).zip(ask_all(&peer, &queries)) {
+        let peer = start(work.path(), &[(".", theirs)], &probe);
+        for ((query, ours), theirs) in queries.iter().zip(&ours).zip(ask_all(&peer, queries)) {
             let theirs = essence(&theirs);
             if allowed(query, ours, &theirs) {
                 continue;
@@ -110,6 +119,34 @@ fn the_root_zone_is_answered_as_nsd_and_knot_answer_it() {
         }
     }
     assert_eq!(differences, 0, "of {} answers", queries.len() * 2);
+}
+
+#[test]
+fn the_root_zone_is_answered_as_nsd_and_knot_answer_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (text, single) = root();
+    let (file, peer_file) = (directory.path().join("root"), directory.path().join("peer"));
+    fs::write(&file, &text).unwrap();
+    fs::write(&peer_file, &single).unwrap();
+    let queries = questions(&text, false, &mut Random(seed()));
+    compare(&file, &peer_file, &queries);
+}
+
+#[test]
+fn the_signed_root_zone_is_answered_as_nsd_and_knot_answer_it() {
+    let (_, single) = root();
+    // The signer makes its own NSEC.
+    let is_nsec = |line: &&str| line.split_whitespace().nth(3) == Some("NSEC");
+    let single: String =
+        single.lines().filter(|line| !is_nsec(line)).flat_map(|line| [line, "\n"]).collect();
+    let mut random = Random(seed());
+    let queries = questions(&single, true, &mut random);
+    for signing in [Signing::Nsec, Signing::Nsec3(0, 0, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let zone = RandomZone { apex: ".".into(), text: single.clone(), names: Vec::new() };
+        let file = sign(&zone, directory.path(), signing, "ECDSAP256SHA256", "-");
+        compare(&file, &file, &queries);
+    }
 }
 
 /// Whether two answers may differ as they do.

@@ -95,11 +95,8 @@ fn count(records: &mut Records, section: &str, of: &[Record]) {
 fn run(path: &Path) -> usize {
     let scenario = read(&fs::read_to_string(path).unwrap());
     let directory = tempfile::tempdir().unwrap();
-    let zone = RandomZone {
-        apex: scenario.apex.clone(),
-        text: scenario.zone.clone(),
-        names: Vec::new(),
-    };
+    let zone =
+        RandomZone { apex: scenario.apex.clone(), text: scenario.zone.clone(), names: Vec::new() };
     let signing = scenario.signing.unwrap_or(Signing::None);
     let file = sign(&zone, directory.path(), signing, "ECDSAP256SHA256", &scenario.salt);
     let probe = query(1, scenario.apex.parse::<Name>().unwrap().as_wire(), rtype::SOA, None);

@@ -2,11 +2,11 @@
 //!
 //! | the answer says | NSEC | NSEC3 |
 //! | --- | --- | --- |
-//! | no such name | over the name, over its wildcard | closest encloser, over next closer, over wildcard |
+//! | no such name | over the name and its wildcard | encloser, over next closer and wildcard |
 //! | no such type | of the name, or over an empty one | of the name |
 //! | expanded from a wildcard | over the name | over next closer |
-//! | no such type at the wildcard | over the name, of the wildcard | encloser, over next closer, wildcard |
-//! | an unsigned delegation | of the cut | of the cut, or, under opt-out, encloser and over next closer |
+//! | no such type there | over the name, of the wildcard | encloser, over next closer, wildcard |
+//! | an unsigned delegation | of the cut | of the cut, or encloser and over next closer |
 //!
 //! Proofs go to the authority section, and a chain may need some for each of its links while its
 //! answer section is not finished: they are collected, each once, and written when the answers are.
@@ -58,8 +58,8 @@ struct Proof<'z> {
 
 #[derive(Clone, Copy)]
 enum Form {
-    /// A node's NSEC; so many octets of its name are to be written, then a pointer to what stands in
-    /// the reply.
+    /// A node's NSEC; so many octets of its name are to be written, then a pointer to what stands
+    /// in the reply.
     Node(usize, Owner),
     /// An NSEC3 block, and where the zone's apex stands in the reply.
     Block(Owner),
@@ -154,8 +154,8 @@ impl<'z> Ordered<'_, '_, 'z> {
         }
     }
 
-    /// Adds the NSEC of `node`, whose name is `relative`. An empty non-terminal owns none (RFC 4035,
-    /// 2.3): what covers it shows that it is one.
+    /// Adds the NSEC of `node`, whose name is `relative`. An empty non-terminal owns none (RFC
+    /// 4035, 2.3): what covers it shows that it is one.
     fn of_node(&self, node: Node<'z>, relative: &[u8], proofs: &mut Proofs<'z>) {
         match node.rrset(rtype::NSEC) {
             Some(_) => self.add(node, proofs),

@@ -307,8 +307,7 @@ fn look_ahead(snapshot: &Snapshot, plans: &mut [Plan]) {
         let Some(zone) = zone_of(snapshot, plan.zone) else { continue };
         zone.prefetch_signatures(plan.search.node);
         let hides = flag::CUT | flag::OCCLUDED | flag::DNAME;
-        if plan.search.low == plan.name.depth()
-            || zone.node(plan.search.node).flags() & hides != 0
+        if plan.search.low == plan.name.depth() || zone.node(plan.search.node).flags() & hides != 0
         {
             continue;
         }

@@ -270,7 +270,8 @@ impl<'a> Reply<'a> {
             for _ in 0..count {
                 at += 1 + LABEL_LEN;
                 self.buffer[at..at + 2].copy_from_slice(&pointer);
-                at += 12 + u16::from_be_bytes([self.buffer[at + 10], self.buffer[at + 11]]) as usize;
+                at +=
+                    12 + u16::from_be_bytes([self.buffer[at + 10], self.buffer[at + 11]]) as usize;
             }
         }
         point_owners(&mut self.buffer[middle..end], start);

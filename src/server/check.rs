@@ -7,9 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::wire::Name;
-use crate::zone::{
-    Checks, Denial, Diagnostic, LoadOptions, Loaded, Severity, Zone, load, verify,
-};
+use crate::zone::{Checks, Denial, Diagnostic, LoadOptions, Loaded, Severity, Zone, load, verify};
 
 use super::config::{Config, ZoneConfig};
 use super::report::tell;

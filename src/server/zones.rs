@@ -15,8 +15,8 @@ use crate::memory::Region;
 use crate::snapshot::{Snapshot, ZoneState};
 use crate::wire::Name;
 use crate::zone::{
-    Checks, Denial, Diagnostic, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Severity, Source, SourceText, Text,
-    Zone, load, verify,
+    Checks, Denial, Diagnostic, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Severity, Source,
+    SourceText, Text, Zone, load, verify,
 };
 
 use super::config::{Config, Dnssec, ZoneConfig};
@@ -335,7 +335,11 @@ fn is_wanted(zone: &Zone, config: &ZoneConfig, threads: usize) -> bool {
         say!("zone {}: {error}", config.name);
     }
     if errors.len() > LOGGED_MAX {
-        say!("zone {0}: and {1} more: see ring53 check zone {0} {file}", config.name, errors.len() - LOGGED_MAX);
+        say!(
+            "zone {0}: and {1} more: see ring53 check zone {0} {file}",
+            config.name,
+            errors.len() - LOGGED_MAX
+        );
     }
     errors.is_empty()
 }

@@ -410,7 +410,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The name at `at` of RDATA if it lies in this zone, and whether it lies at or below the owner.
+    /// The name at `at` of RDATA if it lies in this zone, and whether at or below the owner.
     fn link_target(&self, record: &Staged<'_>, at: usize) -> Option<(Box<[u8]>, bool)> {
         let mut target = LowerName::new();
         target.read(record.rdata.get(at..)?)?;

@@ -98,7 +98,8 @@ fn chosen(zone: &Zone, built: &[Built]) -> Option<Params> {
     let is_there = |params: &Params| {
         let hash = params.hash(apex);
         built.iter().any(|built| {
-            let of_chain = |record: &&Hashed| built.params.get(record.params as usize) == Some(params);
+            let of_chain =
+                |record: &&Hashed| built.params.get(record.params as usize) == Some(params);
             built.hashed.iter().filter(of_chain).any(|record| record.hash == hash)
         })
     };
@@ -127,7 +128,8 @@ fn link(zone: &mut Zone, built: &[Built], chain: &Chain) {
             let hash = chain.params().hash(name.as_wire());
             let (block, matches) = chain.find(&shared.pool, hash);
             let own = if matches { unit(block) } else { 0 };
-            let below = if node.is_parent() { over_wildcard(shared, chain, name.as_wire()) } else { None };
+            let below =
+                if node.is_parent() { over_wildcard(shared, chain, name.as_wire()) } else { None };
             let blocks = [own.to_le_bytes(), below.map_or(0, unit).to_le_bytes()];
             found.push((position + node.blocks_at(), blocks));
         }

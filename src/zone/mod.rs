@@ -33,8 +33,8 @@ pub use hash::{HashKey, SuffixHashes};
 pub use index::{Index, Probe};
 pub use node::{Link, Node, Rrset, flag};
 pub use order::Order;
-pub use verify::{Checks, EXPIRES_SOON_SECONDS, verify};
 pub use source::{Source, SourceText, Text};
+pub use verify::{Checks, EXPIRES_SOON_SECONDS, verify};
 
 use crate::memory::{Region, prefetch};
 use crate::wire::{LowerName, Name};

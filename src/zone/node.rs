@@ -154,8 +154,7 @@ impl<'a> Node<'a> {
 
     /// Whether the place of [`Node::wildcard_block`] waits to be filled in.
     pub(super) fn is_parent(self) -> bool {
-        self.flags() & flag::HASHED != 0
-            && read_u32(self.octets, self.blocks_at() + 4) == PARENT
+        self.flags() & flag::HASHED != 0 && read_u32(self.octets, self.blocks_at() + 4) == PARENT
     }
 
     /// Where the two block positions stand in the node.

@@ -3,8 +3,8 @@
 //! ```text
 //!   hash          | directory bits | key 32 bits | rest ...                          |  160 bits
 //!
-//!   directory     high bits of a hash ──> its first entry                u32 each, 3 entries a bucket
-//!   entry         | key u32 | block u32 |                                 ascending, 8 a cache line
+//!   directory     high bits of a hash ──> its first entry           u32 each, 4 entries a bucket
+//!   entry         | key u32 | block u32 |                            ascending, 8 a cache line
 //!   block         | body_len u32 | sig_len u32 | count u16 | sig_count u16 | 0 0 0 0 |
 //!                 | NSEC3 with its whole owner | RRSIGs |                 in the zone's pool
 //! ```
@@ -16,12 +16,10 @@
 
 use std::io;
 
-use arrayvec::ArrayVec;
 use sha1::block_api::compress;
 
 use crate::limits::{LABEL_LEN_MAX, NAME_LEN_MAX};
 use crate::memory::{Region, prefetch};
-use crate::wire::Name;
 
 use super::node::{owner_len, read_u32};
 
@@ -92,7 +90,7 @@ pub struct Params {
     /// Additional iterations.
     pub iterations: u16,
     /// The salt.
-    pub salt: ArrayVec<u8, 255>,
+    pub salt: Box<[u8]>,
 }
 
 impl Params {
@@ -105,7 +103,7 @@ impl Params {
         }
         let salt = rest.get(..usize::from(salt_len))?;
         let iterations = u16::from_be_bytes([high, low]);
-        Some((Params { iterations, salt: salt.try_into().ok()? }, flags))
+        Some((Params { iterations, salt: salt.into() }, flags))
     }
 
     /// The hash of a name in wire form and lower case (RFC 5155, 5).
@@ -339,21 +337,15 @@ fn key_of(hash: Hash, bits: u32) -> u32 {
     ((hash.high() << bits) >> 32) as u32
 }
 
-/// The parameters in the form zone text has them.
-pub fn describe(apex: &Name, params: &Params) -> String {
-    let salt: String = params.salt.iter().map(|octet| format!("{octet:02x}")).collect();
-    let salt = if salt.is_empty() { "-".into() } else { salt };
-    format!("{apex} NSEC3PARAM 1 0 {} {salt}", params.iterations)
-}
-
 //----------- Tests ----------------------------------------------------------
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Name;
 
     fn params(iterations: u16, salt: &[u8]) -> Params {
-        Params { iterations, salt: salt.try_into().unwrap() }
+        Params { iterations, salt: salt.into() }
     }
 
     /// RFC 5155, appendix A.

@@ -100,9 +100,8 @@ pub fn make_canonical(kind: u16, rdata: &mut [u8]) {
         rtype::DNAME => (0, 1),
         rtype::SIG | rtype::RRSIG => (18, 1),
         rtype::NAPTR => {
-            let after_strings = (0..3).try_fold(4, |at: usize, _| {
-                rdata.get(at).map(|len| at + 1 + usize::from(*len))
-            });
+            let after_strings = (0..3)
+                .try_fold(4, |at: usize, _| rdata.get(at).map(|len| at + 1 + usize::from(*len)));
             (after_strings.unwrap_or(rdata.len()), 1)
         }
         _ => name_layout(kind),

@@ -134,7 +134,8 @@ impl Server {
              managed-keys-directory \"{work}\"; lock-file none; querylog no;\n \
              listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};\n \
              recursion no; allow-query {{ any; }}; notify no; zero-no-soa-ttl no;\n \
-             minimal-responses yes; dnssec-validation no; check-integrity no; check-names primary ignore;\n \
+             minimal-responses yes; dnssec-validation no; check-integrity no;\n \
+             check-names primary ignore;\n \
              check-mx ignore; check-srv-cname ignore; check-mx-cname ignore; check-wildcard no;\n\
              }};\ncontrols {{ }};\nlogging {{ category default {{ null; }}; }};\n"
         );
@@ -180,7 +181,10 @@ impl Server {
             let text = fs::read_to_string(file).unwrap();
             let words: Vec<&str> = text.split_whitespace().collect();
             let of_type = |rtype| {
-                words.iter().position(|word| *word == rtype).map(|at| words[at + 1..at + 5].join(" "))
+                words
+                    .iter()
+                    .position(|word| *word == rtype)
+                    .map(|at| words[at + 1..at + 5].join(" "))
             };
             if let Some(params) = of_type("NSEC3PARAM").filter(|params| params.starts_with("1 ")) {
                 tool(&["set-nsec3", name, &params]);

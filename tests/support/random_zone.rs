@@ -11,8 +11,24 @@ use super::Random;
 
 /// Labels as zone text writes them; the same in wire form comes of parsing.
 const LABELS: &[&str] = &[
-    "a", "b", "c", "x", "ns", "www", "aa", "a-b", "0", "z", "*", "*", "\\000", "\\255\\001", "_tcp",
-    "A", "Zz", "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0",
+    "a",
+    "b",
+    "c",
+    "x",
+    "ns",
+    "www",
+    "aa",
+    "a-b",
+    "0",
+    "z",
+    "*",
+    "*",
+    "\\000",
+    "\\255\\001",
+    "_tcp",
+    "A",
+    "Zz",
+    "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0",
 ];
 
 /// How a zone is signed.
@@ -102,11 +118,7 @@ impl RandomZone {
         RandomZone::write(random, apex, &names)
     }
 
-    fn write(
-        random: &mut Random,
-        apex: &str,
-        names: &BTreeMap<Vec<&str>, Kind>,
-    ) -> RandomZone {
+    fn write(random: &mut Random, apex: &str, names: &BTreeMap<Vec<&str>, Kind>) -> RandomZone {
         let absolute = |name: &Vec<&str>| format!("{}.{apex}", name.join("."));
         let all: Vec<String> = names.keys().map(absolute).collect();
         let mut text = format!(
@@ -172,7 +184,8 @@ impl RandomZone {
             }
             _ => "-".to_string(),
         };
-        sign(self, directory, signing, *pick(random, &algorithms), &salt)
+        let algorithm: &&str = pick(random, &algorithms);
+        sign(self, directory, signing, algorithm, &salt)
     }
 
     /// The file with the DS of the zone, once it is signed.

@@ -1,9 +1,10 @@
-//! What a careful operator wants to know of a signed zone before it serves: whether a validator will
-//! believe it, now and tomorrow.
+//! What a careful operator wants to know of a signed zone before it serves: whether a validator
+//! will believe it, now and tomorrow.
 //!
 //! | of | error | warning |
 //! | --- | --- | --- |
-//! | signatures | missing, expired, not yet valid, wrong | of a key that is not there, over nothing, of an algorithm that cannot be checked, not of every algorithm, soon to expire |
+//! | signatures | missing, expired, not yet valid, wrong | of no key, over nothing, soon to expire |
+//! | algorithms | | one that signs not everything, one that cannot be checked |
 //! | NSEC, NSEC3 | a name without one, a wrong next name, wrong types | one that denies nothing |
 //! | keys | signatures, but no DNSKEY | CDS or CDNSKEY of no key |
 //! | ZONEMD | a digest that is not the zone's | a scheme or algorithm that cannot be checked |
@@ -71,7 +72,8 @@ pub struct Checks {
     pub digest: bool,
 }
 
-/// Everything that is wrong with the signatures and proofs of `zone` at `now`, in seconds since 1970.
+/// Everything that is wrong with the signatures and proofs of `zone` at `now`, in seconds since
+/// 1970.
 pub fn verify(
     zone: &Zone,
     file: &str,
@@ -118,10 +120,13 @@ fn child_keys(zone: &Zone, apex: Node<'_>, keys: &[Key], findings: &mut Findings
     ] {
         let Some(rrset) = apex.rrset(kind) else { continue };
         for record in super::records::expand(rrset, zone.lower_apex()) {
-            let removal = record.rdata.get(2..4) == Some(&[3, 0]) || record.rdata.get(2) == Some(&0);
+            let removal =
+                record.rdata.get(2..4) == Some(&[3, 0]) || record.rdata.get(2) == Some(&0);
             let known = keys.iter().any(|key| match kind {
                 rtype::CDNSKEY => key.rdata == record.rdata,
-                _ => record.rdata.get(..3) == Some(&[tag_of(key)[0], tag_of(key)[1], key.algorithm]),
+                _ => {
+                    record.rdata.get(..3) == Some(&[tag_of(key)[0], tag_of(key)[1], key.algorithm])
+                }
             });
             if !removal && !known {
                 findings.warning(zone.lower_apex(), kind, expected);
@@ -136,13 +141,7 @@ fn tag_of(key: &Key) -> [u8; 2] {
 
 //----------- Signatures -----------------------------------------------------
 
-fn signatures(
-    zone: &Zone,
-    keys: &[Key],
-    now: u32,
-    threads: usize,
-    findings: &mut Findings<'_>,
-) {
+fn signatures(zone: &Zone, keys: &[Key], now: u32, threads: usize, findings: &mut Findings<'_>) {
     let sets: Vec<Owned<'_>> = zone.rrsets().collect();
     let part = sets.len().div_ceil(threads.max(1)).max(1);
     let file = findings.file;
@@ -177,13 +176,7 @@ fn is_authoritative(set: &Owned<'_>) -> bool {
     })
 }
 
-fn check_set(
-    zone: &Zone,
-    keys: &[Key],
-    now: u32,
-    set: &Owned<'_>,
-    findings: &mut Findings<'_>,
-) {
+fn check_set(zone: &Zone, keys: &[Key], now: u32, set: &Owned<'_>, findings: &mut Findings<'_>) {
     let (owner, kind) = (&set.owner, set.rtype);
     if set.records.is_empty() || !is_authoritative(set) {
         if !set.signatures.is_empty() {
@@ -247,8 +240,7 @@ fn check_signature(
         return None;
     }
     let mut unknown = false;
-    let of_key =
-        |key: &&Key| key.tag == signature.tag && key.algorithm == signature.algorithm;
+    let of_key = |key: &&Key| key.tag == signature.tag && key.algorithm == signature.algorithm;
     let mut candidates = keys.iter().filter(of_key).peekable();
     if candidates.peek().is_none() {
         let expected = format!("a DNSKEY with the tag {} of a signature", signature.tag);

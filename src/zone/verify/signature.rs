@@ -49,9 +49,19 @@ impl Key {
     /// Checks `signature` over `data`.
     pub fn check(&self, data: &[u8], signature: &[u8]) -> Checked {
         let result = match self.algorithm {
-            5 | 7 => self.rsa(&signature::RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY, data, signature),
-            8 => self.rsa(&signature::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, data, signature),
-            10 => self.rsa(&signature::RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY, data, signature),
+            5 | 7 => {
+                self.rsa(&signature::RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY, data, signature)
+            }
+            8 => self.rsa(
+                &signature::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
+                data,
+                signature,
+            ),
+            10 => self.rsa(
+                &signature::RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
+                data,
+                signature,
+            ),
             13 | 14 => {
                 let point = [&[4], &self.octets[..]].concat();
                 let algorithm = if self.algorithm == 13 {

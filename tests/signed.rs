@@ -1,0 +1,196 @@
+//! Random signed zones in process: mutated questions, alone and in batches, and the zones' records
+//! written as text and read again. Runs for `RING53_FUZZ_SECONDS` (4) with a printed seed.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fs, str};
+
+use ring53::answer::{CoreState, Counters, Exchange, Transport, Verdict, answer_batch};
+use ring53::snapshot::{Identity, Snapshot, ZoneState};
+use ring53::wire::{Name, rtype};
+use ring53::zone::records::Expanded;
+use ring53::zone::{Denial, HashKey, LoadOptions, Source, SourceText, Text, Zone, load};
+use support::random_zone::{RandomZone, Signing};
+use support::{Random, query, seed};
+
+const KEY: [u8; 16] = *b"a secret of test";
+const ZONES: u64 = 12;
+const BATCH: usize = 16;
+const BUFFER: usize = 4352;
+
+struct Given(Vec<u8>);
+
+impl Source for Given {
+    fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
+        Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone()) })
+    }
+}
+
+fn read(apex: &str, text: Vec<u8>) -> Zone {
+    let options = LoadOptions { key: HashKey::new(KEY), threads: 1 };
+    let loaded = load(&apex.parse().unwrap(), "zone", &Given(text), &options);
+    loaded.zone.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+}
+
+/// Zones of every kind of signing in turn.
+fn zones(random: &mut Random) -> Vec<(RandomZone, Zone)> {
+    let directory = tempfile::tempdir().unwrap();
+    (0..ZONES)
+        .map(|i| {
+            let zone = RandomZone::new(random, &format!("z{i}.test."));
+            let signing = match i % 4 {
+                0 => Signing::Nsec,
+                1 => Signing::Nsec3(0, 0, false),
+                2 => Signing::Nsec3(2, 5, true),
+                _ => Signing::None,
+            };
+            let file = zone.signed(random, directory.path(), signing);
+            let read = read(&zone.apex, fs::read(file).unwrap());
+            let expected = match (signing, read.denial()) {
+                (Signing::None, Denial::Unsigned)
+                | (Signing::Nsec, Denial::Nsec(_))
+                | (Signing::Nsec3(..), Denial::Nsec3(_)) => true,
+                _ => false,
+            };
+            assert!(expected, "{signing:?}");
+            (zone, read)
+        })
+        .collect()
+}
+
+fn seconds() -> Duration {
+    let seconds = std::env::var("RING53_FUZZ_SECONDS").ok().and_then(|n| n.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(4))
+}
+
+//----------- Answers --------------------------------------------------------
+
+fn mutate(random: &mut Random, octets: &mut Vec<u8>) {
+    for _ in 0..random.below(8).saturating_sub(4) {
+        let at = random.below(octets.len() as u64) as usize;
+        match random.below(4) {
+            0 => octets[at] ^= 1 << random.below(8),
+            1 => octets[at] = random.below(256) as u8,
+            2 => octets.insert(at, b'a' + random.below(26) as u8),
+            _ => octets.truncate(at.max(1)),
+        }
+    }
+}
+
+fn one(random: &mut Random, zones: &[(RandomZone, Zone)]) -> Vec<u8> {
+    let types = [1, 2, 5, 6, 15, 16, 28, 33, 39, 43, 46, 47, 48, 50, 51, 255, 65280];
+    let zone = &zones[random.below(zones.len() as u64) as usize].0;
+    let name = zone.asked(random, 1).pop().unwrap();
+    let name = name.parse::<Name>().map_or_else(|_| vec![0], |name| name.as_wire().to_vec());
+    let size = [0, 512, 700, 1232, 4096, 65535][random.below(6) as usize];
+    let edns = if random.below(8) == 0 { None } else { Some((size, random.below(4) > 0)) };
+    let rtype = types[random.below(types.len() as u64) as usize];
+    let mut octets = query(random.below(65536) as u16, &name, rtype, edns);
+    mutate(random, &mut octets);
+    octets
+}
+
+fn answers(snapshot: &Snapshot, core: &mut CoreState, queries: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
+    let mut buffers = vec![vec![0u8; BUFFER]; queries.len()];
+    let mut exchanges: Vec<Exchange<'_>> = buffers
+        .iter_mut()
+        .zip(queries)
+        .map(|(buffer, query)| {
+            buffer[..query.len()].copy_from_slice(query);
+            Exchange {
+                buffer,
+                query_len: query.len(),
+                transport: Transport::Datagram,
+                verdict: Verdict::Reply(0),
+            }
+        })
+        .collect();
+    answer_batch(snapshot, Duration::ZERO, core, &mut exchanges);
+    let verdicts: Vec<Verdict> = exchanges.iter().map(|exchange| exchange.verdict).collect();
+    verdicts
+        .into_iter()
+        .zip(buffers)
+        .map(|(verdict, buffer)| match verdict {
+            Verdict::Reply(len) => Some(buffer[..len].to_vec()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn signed_answers_are_whole_and_the_same_in_a_batch_as_alone() {
+    let mut random = Random(seed());
+    let zones = zones(&mut random);
+    let held = zones.iter().map(|(_, zone)| {
+        let text = fs_text(zone);
+        let again = read(&zone.apex().to_string(), text.into_bytes());
+        (zone.apex().clone(), ZoneState::Serving(Arc::new(again)))
+    });
+    let identity = Identity { answer_size_max: 4096, ..Identity::default() };
+    let snapshot = Snapshot::new(1, HashKey::new(KEY), identity, held.collect());
+    let mut core = CoreState::new(Arc::new(Counters::default()));
+    let (end, mut asked) = (Instant::now() + seconds(), 0u64);
+    while Instant::now() < end {
+        let queries: Vec<_> = (0..BATCH).map(|_| one(&mut random, &zones)).collect();
+        let together = answers(&snapshot, &mut core, &queries);
+        for (query, together) in queries.iter().zip(together) {
+            asked += 1;
+            let alone = answers(&snapshot, &mut core, std::slice::from_ref(query)).pop().unwrap();
+            assert_eq!(alone, together, "{query:02x?}");
+            let Some(reply) = alone else { continue };
+            assert!(reply.len() <= 4096, "{}: {query:02x?}", reply.len());
+            hickory_proto::op::Message::from_vec(&reply)
+                .unwrap_or_else(|error| panic!("{error}: {query:02x?}\n{reply:02x?}"));
+        }
+    }
+    println!("{asked} questions");
+    assert!(asked > 1000);
+}
+
+//----------- Records --------------------------------------------------------
+
+/// Everything in a zone, in an order of its own.
+type Records = BTreeMap<(String, u16), Vec<Expanded>>;
+
+fn records(zone: &Zone) -> Records {
+    let mut records = Records::new();
+    for set in zone.rrsets() {
+        let owner = Name::from_wire(set.owner.as_wire()).unwrap().to_string();
+        let mut add = |kind, list: &[Expanded]| {
+            records.entry((owner.clone(), kind)).or_default().extend_from_slice(list);
+        };
+        add(set.rtype, &set.records);
+        add(rtype::RRSIG, &set.signatures);
+    }
+    records.retain(|_, list| !list.is_empty());
+    records.values_mut().for_each(|list| list.sort());
+    records
+}
+
+/// The zone as text, RDATA in the form of RFC 3597.
+fn fs_text(zone: &Zone) -> String {
+    let mut text = String::new();
+    for ((owner, kind), list) in records(zone) {
+        for record in list {
+            let hex: String = record.rdata.iter().map(|octet| format!("{octet:02x}")).collect();
+            let (ttl, len) = (record.ttl, record.rdata.len());
+            writeln!(text, "{owner} {ttl} IN TYPE{kind} \\# {len} {hex}").unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn records_come_back_from_text() {
+    let mut random = Random(seed());
+    for (zone, read_once) in zones(&mut random) {
+        let text = fs_text(&read_once);
+        let read_again = read(&zone.apex, text.clone().into_bytes());
+        assert_eq!(records(&read_once), records(&read_again), "{text}");
+        assert_eq!(read_once.record_count(), read_again.record_count(), "{}", zone.apex);
+    }
+}
