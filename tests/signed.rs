@@ -5,16 +5,18 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{fs, str};
 
 use ring53::answer::{CoreState, Counters, Exchange, Transport, Verdict, answer_batch};
 use ring53::snapshot::{Identity, Snapshot, ZoneState};
 use ring53::wire::{Name, rtype};
 use ring53::zone::records::Expanded;
 use ring53::zone::{Denial, HashKey, LoadOptions, Source, SourceText, Text, Zone, load};
-use support::random_zone::{RandomZone, Signing};
+use support::random_zone::{RandomZone, Signing, sign};
 use support::{Random, query, seed};
 
 const KEY: [u8; 16] = *b"a secret of test";
@@ -149,6 +151,55 @@ fn signed_answers_are_whole_and_the_same_in_a_batch_as_alone() {
     }
     println!("{asked} questions");
     assert!(asked > 1000);
+}
+
+/// The lines of a zone signed with one key and NSEC3.
+fn chain(directory: &Path, zone: &RandomZone, iterations: u64, salt: &str) -> Vec<String> {
+    let signing = Signing::Nsec3(iterations, salt.len() / 2, false);
+    let from = sign(zone, directory, signing, "ED25519", salt);
+    let to = directory.join("lines");
+    let mut command = Command::new("named-compilezone");
+    command.args(["-q", "-i", "none", "-s", "full", "-o"]).arg(&to).arg(&zone.apex).arg(&from);
+    assert!(command.status().unwrap().success());
+    fs::read_to_string(to).unwrap().lines().map(|line| line.replace('\t', " ")).collect()
+}
+
+/// As during a change of parameters: the chain with fewer iterations serves, alone; the other is
+/// kept. A third one is not announced and does not.
+#[test]
+fn of_several_chains_one_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let text = "$ORIGIN t.test.\n$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n\
+                a.b A 192.0.2.2\n*.w A 192.0.2.3\n";
+    let zone = RandomZone { apex: "t.test.".into(), text: text.into(), names: Vec::new() };
+    let mut lines = chain(directory, &zone, 3, "aabb");
+    let is_chain = |line: &&String| line.contains("NSEC3 ");
+    let other = chain(directory, &zone, 1, "ccdd");
+    lines.extend(other.iter().filter(is_chain).cloned());
+    lines.extend(other.iter().filter(|line| line.contains("NSEC3PARAM ")).cloned());
+    lines.extend(chain(directory, &zone, 0, "eeff").iter().filter(is_chain).cloned());
+    let zone = read("t.test.", (lines.join("\n") + "\n").into_bytes());
+    let Denial::Nsec3(chain) = zone.denial() else { panic!("not hashed") };
+    assert_eq!((chain.params().iterations, &*chain.params().salt), (1, &b"\xcc\xdd"[..]));
+    assert_eq!(zone.blocks().count(), 3 * chain.len());
+    let apex = zone.apex().clone();
+    let zones = vec![(apex, ZoneState::Serving(Arc::new(zone)))];
+    let snapshot = Snapshot::new(1, HashKey::new(KEY), Identity::default(), zones);
+    let mut core = CoreState::new(Arc::new(Counters::default()));
+    for name in ["x.t.test.", "x.w.t.test.", "b.t.test."] {
+        let name: Name = name.parse().unwrap();
+        let query = query(1, name.as_wire(), rtype::MX, Some((4096, true)));
+        let reply = answers(&snapshot, &mut core, &[query]).pop().unwrap().unwrap();
+        let message = hickory_proto::op::Message::from_vec(&reply).unwrap();
+        let proofs: Vec<_> = message
+            .name_servers()
+            .iter()
+            .filter(|record| u16::from(record.record_type()) == rtype::NSEC3)
+            .map(|record| record.data().to_string().to_lowercase())
+            .collect();
+        assert!(!proofs.is_empty() && proofs.iter().all(|proof| proof.contains(" 1 ccdd ")));
+    }
 }
 
 //----------- Records --------------------------------------------------------

@@ -34,8 +34,8 @@ use crate::limits::{
 use crate::snapshot::{Snapshot, ZoneState};
 use crate::wire::query::{Fault, Query, read_query};
 use crate::wire::rcode::{
-    BADVERS, EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, EDE_NOT_SUPPORTED, FORMERR, NOTIMP, REFUSED,
-    Rcode, SERVFAIL,
+    BADVERS, EDE_INVALID_QUERY_TYPE, EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, EDE_NOT_SUPPORTED,
+    FORMERR, NOTIMP, REFUSED, Rcode, SERVFAIL,
 };
 use crate::wire::{LowerName, rtype};
 use crate::zone::nsec3::Hash;
@@ -181,6 +181,10 @@ impl Plan {
         }
         match query.qtype {
             rtype::OPT | rtype::TKEY | rtype::TSIG => return Task::Code(FORMERR, None, 1),
+            //= RFC 9824, 3.5
+            //# If an explicit query for the NXNAME RR type is received, the DNS
+            //# server MUST return a Format Error (response code FORMERR).
+            rtype::NXNAME => return Task::Code(FORMERR, Some(EDE_INVALID_QUERY_TYPE), 1),
             rtype::MAILA | rtype::MAILB => return Task::Code(NOTIMP, None, 1),
             //= RFC 5936, 4.2
             //# AXFR sessions over UDP transport are not defined.

@@ -24,5 +24,7 @@ pub const BADVERS: Rcode = 16;
 pub const EDE_NOT_READY: u16 = 14;
 /// EDE: not authoritative for the name.
 pub const EDE_NOT_AUTHORITATIVE: u16 = 20;
+/// EDE: a type that is no question.
+pub const EDE_INVALID_QUERY_TYPE: u16 = 30;
 /// EDE: the operation is not supported.
 pub const EDE_NOT_SUPPORTED: u16 = 21;
