@@ -219,50 +219,60 @@ impl<'a> Reply<'a> {
     /// message: `labels` and then `rest`, which is. `false` if it does not fit.
     pub fn named_rrset(&mut self, rrset: Rrset<'_>, labels: &[u8], rest: Owner) -> bool {
         debug_assert!(rrset.count == 1 && rrset.fixes().next().is_none());
-        let start = self.at;
-        let after_owner = &rrset.body[owner_len(rrset.body)..];
-        if !self.name(labels, rest) || self.at + after_owner.len() > self.limit {
-            self.at = start;
+        let (start, counts) = (self.at, self.counts);
+        let fits = self.named(labels, rest, rrset.body)
+            && if start > POINTER_TARGET_MAX {
+                self.named(labels, rest, rrset.signatures().1)
+            } else {
+                self.signatures(Section::Authority, rrset, start)
+            };
+        if !fits {
+            (self.at, self.counts) = (start, counts);
             return false;
         }
-        let end = self.at + after_owner.len();
-        self.buffer[self.at..end].copy_from_slice(after_owner);
-        self.at = end;
         self.counts[Section::Authority as usize] += rrset.count;
-        if !self.signatures(Section::Authority, rrset, start) {
-            self.at = start;
-            self.counts[Section::Authority as usize] -= rrset.count;
-            return false;
+        if start > POINTER_TARGET_MAX {
+            self.counts[Section::Authority as usize] += rrset.signatures().0;
         }
         true
     }
 
-    /// Writes `labels` and a pointer to the rest of the name, or the root itself.
-    fn name(&mut self, labels: &[u8], rest: Owner) -> bool {
+    /// Writes prepared records, each under `labels` and then a pointer to `rest`, or the root.
+    fn named(&mut self, labels: &[u8], rest: Owner, mut records: &[u8]) -> bool {
         let target = rest.target(self.message(), rest.len());
-        let end = self.at + labels.len() + if rest.len() > 1 { 2 } else { 1 };
-        if end > self.limit || target > POINTER_TARGET_MAX || self.at > POINTER_TARGET_MAX {
+        if target > POINTER_TARGET_MAX {
             return false;
         }
-        let name = &mut self.buffer[self.at..end];
-        name[..labels.len()].copy_from_slice(labels);
         let pointer = (0xC000 | target as u16).to_be_bytes();
-        name[labels.len()..].copy_from_slice(if rest.len() > 1 { &pointer } else { &[0] });
-        self.at = end;
+        let pointer = if rest.len() > 1 { &pointer[..] } else { &[0] };
+        while !records.is_empty() {
+            let start = owner_len(records);
+            let len = u16::from_be_bytes([records[start + 8], records[start + 9]]) as usize;
+            let (record, after) = records.split_at(start + 10 + len);
+            records = after;
+            let (fields_at, end) = (self.at + labels.len() + pointer.len(), record.len() - start);
+            let end = fields_at + end;
+            if end > self.limit {
+                return false;
+            }
+            self.buffer[self.at..self.at + labels.len()].copy_from_slice(labels);
+            self.buffer[self.at + labels.len()..fields_at].copy_from_slice(pointer);
+            self.buffer[fields_at..end].copy_from_slice(&record[start..]);
+            self.at = end;
+        }
         true
     }
 
     /// Adds an NSEC3 RRset and its signatures to the authority section. `false` if it does not fit.
+    #[inline]
     pub fn block(&mut self, block: Block<'_>, apex: Owner) -> bool {
         let (body, signatures) = (block.body(), block.signatures());
         let (start, middle) = (self.at, self.at + body.len());
-        let end = middle + signatures.len();
         let target = apex.target(self.message(), apex.len());
-        if end > self.limit || start > POINTER_TARGET_MAX || target > POINTER_TARGET_MAX {
+        if middle > self.limit || target > POINTER_TARGET_MAX {
             return false;
         }
         self.buffer[start..middle].copy_from_slice(body);
-        self.buffer[middle..end].copy_from_slice(signatures);
         let (count, signature_count) = block.counts();
         if apex.len() > 1 {
             let pointer = (0xC000 | target as u16).to_be_bytes();
@@ -274,8 +284,22 @@ impl<'a> Reply<'a> {
                     12 + u16::from_be_bytes([self.buffer[at + 10], self.buffer[at + 11]]) as usize;
             }
         }
-        point_owners(&mut self.buffer[middle..end], start);
-        self.at = end;
+        self.at = middle;
+        let end = middle + signatures.len();
+        let fits = if start > POINTER_TARGET_MAX {
+            self.named(&body[..1 + LABEL_LEN], apex, signatures)
+        } else if end <= self.limit {
+            self.buffer[middle..end].copy_from_slice(signatures);
+            point_owners(&mut self.buffer[middle..end], start);
+            self.at = end;
+            true
+        } else {
+            false
+        };
+        if !fits {
+            self.at = start;
+            return false;
+        }
         self.counts[Section::Authority as usize] += count + signature_count;
         true
     }
