@@ -1,15 +1,36 @@
 //! Octets and texts that nobody would write, at what reads them: names, questions, zone text.
 //!
-//! Each target runs for `RING53_FUZZ_SECONDS` (2) with a printed seed. No target may panic or hang.
+//! Each target mutates what lies in `tests/corpus/` for `RING53_FUZZ_SECONDS` (2) with a printed
+//! seed. No target may panic or hang. What once did belongs into the corpus.
 
 mod support;
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use ring53::wire::query::read_query;
 use ring53::wire::{LowerName, Name};
 use ring53::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
-use support::{Random, query, seed};
+use support::{Random, seed};
+
+/// The corpus of all targets fits into so many octets.
+const CORPUS_LEN_MAX: usize = 64 << 10;
+
+/// What `target` starts from.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let mut files: Vec<_> =
+        fs::read_dir(format!("tests/corpus/{target}")).unwrap().flatten().collect();
+    files.sort_by_key(|file| file.path());
+    let seeds: Vec<_> = files.iter().map(|file| fs::read(file.path()).unwrap()).collect();
+    let len: usize = seeds.iter().map(Vec::len).sum();
+    assert!(!seeds.is_empty() && len <= CORPUS_LEN_MAX, "{len} octets");
+    seeds
+}
+
+/// One of them.
+fn pick(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
+    seeds[random.below(seeds.len() as u64) as usize].clone()
+}
 
 /// Runs `target` again and again; how often.
 fn fuzz(mut target: impl FnMut(&mut Random)) -> u64 {
@@ -49,13 +70,11 @@ fn mutate(random: &mut Random, octets: &mut Vec<u8>, favourites: &[u8]) {
 
 #[test]
 fn questions() {
-    let name = b"\x03www\x07example\x03org\0";
-    let edns = Some((1232, true));
-    let seeds = [query(1, name, 1, None), query(2, b"\0", 2, edns), query(3, name, 255, edns)];
+    let seeds = corpus("questions");
     let mut lower = LowerName::new();
     let (mut read, mut buffer) = (0u64, vec![0; 2048]);
     let runs = fuzz(|random| {
-        let mut octets = seeds[random.below(3) as usize].clone();
+        let mut octets = pick(random, &seeds);
         mutate(random, &mut octets, &[0, 1, 3, 41, 63, 64, 0xC0, 0xFF]);
         octets.truncate(buffer.len());
         buffer[..octets.len()].copy_from_slice(&octets);
@@ -74,12 +93,11 @@ fn questions() {
 
 #[test]
 fn names() {
+    let seeds = corpus("names");
     let mut lower = LowerName::new();
     let mut named = 0u64;
     fuzz(|random| {
-        let mut octets = b"\x03www\x0aa-label\\.\x01\x07example\x3f".to_vec();
-        octets.extend([b'x'; 63]);
-        octets.extend(b"\0\xC0\x00\xC0\x04");
+        let mut octets = pick(random, &seeds);
         mutate(random, &mut octets, &[0, 1, 62, 63, 64, 0xC0, b'.', b'\\']);
         let at = random.below(octets.len() as u64 + 2) as usize;
         if lower.read_compressed(&octets, at).is_some() {
@@ -114,13 +132,11 @@ impl Source for Given {
 #[test]
 fn zone_text() {
     let all = include_bytes!("zones/all-types.zone");
-    let controls = b"$ORIGIN example.\n$TTL 1h\n@ SOA a b 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n\
-        $GENERATE 1-9/2 h$ A 192.0.2.${1,2,d}\n$INCLUDE other sub\nx ( TXT \"a;b\" ; c\n \"\\\"\" )\n\
-        *.w CNAME ns\n\\000.x 1d IN MX 1 @\nd DNAME x\nc NS ns.c\nns.c A 192.0.2.2\n";
+    let seeds = corpus("zone_text");
     let apex: Name = "example.".parse().unwrap();
     let (mut loaded, mut refused) = (0u64, 0u64);
     fuzz(|random| {
-        let mut text = controls.to_vec();
+        let mut text = pick(random, &seeds);
         if random.below(2) == 0 {
             let lines: Vec<&[u8]> = all.split(|&octet| octet == b'\n').collect();
             for _ in 0..4 {

@@ -1,4 +1,5 @@
-//! Malformed queries in process: no panic, no reply to a response, no allocation.
+//! Malformed queries in process, of signed zones too: no panic, no reply to a response, no
+//! allocation.
 
 mod support;
 
@@ -48,13 +49,20 @@ const ZONE: &str = "$TTL 300\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\na C
     c CNAME d.sub\n*.w A 192.0.2.2\nsub NS ns.sub\nns.sub A 192.0.2.3\nd DNAME d.d\n\
     e DNAME e-long-label-that-makes-names-longer-and-longer.e\nbig TXT \"xxxxxxxxxxxxxxxx\"\n";
 
+/// Signed, with an opt-out in the second.
+const NSEC: &str = include_str!("zones/signed-nsec.zone");
+const NSEC3: &str = include_str!("zones/signed-nsec3.zone");
+
 fn snapshot() -> Snapshot {
     let key = HashKey::new(*b"0123456789abcdef");
-    let apex: Name = "example.".parse().unwrap();
-    let loaded = load(&apex, "zone", &Given(ZONE), &LoadOptions { key, threads: 1 });
-    let zone = loaded.zone.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
-    let zones = vec![(apex, ZoneState::Serving(Arc::new(zone)))];
-    Snapshot::new(1, key, Identity::default(), zones)
+    let zones = [("example.", ZONE), ("nsec.test.", NSEC), ("nsec3.test.", NSEC3)];
+    let zones = zones.map(|(apex, text)| {
+        let apex: Name = apex.parse().unwrap();
+        let loaded = load(&apex, "zone", &Given(text), &LoadOptions { key, threads: 1 });
+        let zone = loaded.zone.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+        (apex, ZoneState::Serving(Arc::new(zone)))
+    });
+    Snapshot::new(1, key, Identity::default(), zones.into())
 }
 
 fn mutate(random: &mut Random, octets: &mut Vec<u8>) {
@@ -81,6 +89,21 @@ fn nothing_malformed_breaks_or_allocates() {
     let snapshot = snapshot();
     let mut core = CoreState::new(Arc::new(Counters::default()));
     let mut random = Random(seed);
+    let signed: [&[u8]; 13] = [
+        b"",
+        b"\x01a",
+        b"\x01c",
+        b"\x01x\x01w",
+        b"\x01y\x02wc",
+        b"\x01y\x01e",
+        b"\x03www\x03sub",
+        b"\x03www\x03sec",
+        b"\x03sec",
+        b"\x01q\x01d",
+        b"\x01c\x01d\x01e\x01f",
+        b"\x07nothing",
+        b"\x01y\x07nothing\x01f",
+    ];
     let names: [&[u8]; 9] = [
         b"\x01a\x07example\0",
         b"\x01c\x07example\0",
@@ -95,12 +118,22 @@ fn nothing_malformed_breaks_or_allocates() {
     let mut buffer = vec![0u8; 4352];
     let mut replies = 0;
     for _ in 0..count {
-        let rtypes = [1, 2, 5, 6, 16, 28, 39, 43, 46, 251, 252, 255];
+        let rtypes = [1, 2, 5, 6, 16, 28, 39, 43, 46, 47, 50, 251, 252, 255];
         let rtype = rtypes[random.below(rtypes.len() as u64) as usize];
         let edns =
             if random.below(2) == 0 { Some((random.below(65536) as u16, true)) } else { None };
-        let name = names[random.below(names.len() as u64) as usize];
-        let mut octets = query(random.below(65536) as u16, name, rtype, edns);
+        let name = match random.below(2) {
+            0 => names[random.below(names.len() as u64) as usize].to_vec(),
+            _ => {
+                let apex: &[u8] = if random.below(2) == 0 {
+                    b"\x04nsec\x04test\0"
+                } else {
+                    b"\x05nsec3\x04test\0"
+                };
+                [signed[random.below(signed.len() as u64) as usize], apex].concat()
+            }
+        };
+        let mut octets = query(random.below(65536) as u16, &name, rtype, edns);
         mutate(&mut random, &mut octets);
         buffer[..octets.len()].copy_from_slice(&octets);
         let stream = random.below(8) == 0;

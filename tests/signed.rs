@@ -52,12 +52,12 @@ fn zones(random: &mut Random) -> Vec<(RandomZone, Zone)> {
             };
             let file = zone.signed(random, directory.path(), signing);
             let read = read(&zone.apex, fs::read(file).unwrap());
-            let expected = match (signing, read.denial()) {
+            let expected = matches!(
+                (signing, read.denial()),
                 (Signing::None, Denial::Unsigned)
-                | (Signing::Nsec, Denial::Nsec(_))
-                | (Signing::Nsec3(..), Denial::Nsec3(_)) => true,
-                _ => false,
-            };
+                    | (Signing::Nsec, Denial::Nsec(_))
+                    | (Signing::Nsec3(..), Denial::Nsec3(_))
+            );
             assert!(expected, "{signing:?}");
             (zone, read)
         })
@@ -97,18 +97,23 @@ fn one(random: &mut Random, zones: &[(RandomZone, Zone)]) -> Vec<u8> {
 }
 
 fn answers(snapshot: &Snapshot, core: &mut CoreState, queries: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
-    let mut buffers = vec![vec![0u8; BUFFER]; queries.len()];
+    answers_over(Transport::Datagram, snapshot, core, queries)
+}
+
+fn answers_over(
+    transport: Transport,
+    snapshot: &Snapshot,
+    core: &mut CoreState,
+    queries: &[Vec<u8>],
+) -> Vec<Option<Vec<u8>>> {
+    let room = if transport == Transport::Stream { 65535 } else { BUFFER };
+    let mut buffers = vec![vec![0u8; room]; queries.len()];
     let mut exchanges: Vec<Exchange<'_>> = buffers
         .iter_mut()
         .zip(queries)
         .map(|(buffer, query)| {
             buffer[..query.len()].copy_from_slice(query);
-            Exchange {
-                buffer,
-                query_len: query.len(),
-                transport: Transport::Datagram,
-                verdict: Verdict::Reply(0),
-            }
+            Exchange { buffer, query_len: query.len(), transport, verdict: Verdict::Reply(0) }
         })
         .collect();
     answer_batch(snapshot, Duration::ZERO, core, &mut exchanges);
@@ -121,6 +126,35 @@ fn answers(snapshot: &Snapshot, core: &mut CoreState, queries: &[Vec<u8>]) -> Ve
             _ => None,
         })
         .collect()
+}
+
+/// A pointer reaches 16 KiB far (RFC 1035, 4.1.4): signatures past that have their owner written
+/// out.
+#[test]
+fn proofs_past_the_reach_of_pointers_are_whole() {
+    let strings = format!("\"{}\" ", "x".repeat(255)).repeat(100);
+    let text = format!(
+        "$ORIGIN t.test.\n$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n\
+         *.big TXT {strings}\na.big A 192.0.2.2\n"
+    );
+    let zone = RandomZone { apex: "t.test.".into(), text, names: Vec::new() };
+    for signing in [Signing::Nsec, Signing::Nsec3(0, 0, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = sign(&zone, directory.path(), signing, "ED25519", "-");
+        let read = read("t.test.", fs::read(file).unwrap());
+        let zones = vec![(read.apex().clone(), ZoneState::Serving(Arc::new(read)))];
+        let snapshot = Snapshot::new(1, HashKey::new(KEY), Identity::default(), zones);
+        let mut core = CoreState::new(Arc::new(Counters::default()));
+        let name: Name = "x.big.t.test.".parse().unwrap();
+        let query = query(1, name.as_wire(), rtype::TXT, Some((4096, true)));
+        let replies = answers_over(Transport::Stream, &snapshot, &mut core, &[query]);
+        let message = hickory_proto::op::Message::from_vec(replies[0].as_ref().unwrap()).unwrap();
+        assert!(!message.truncated() && message.answers().len() == 2, "{signing:?}");
+        let proofs = message.name_servers();
+        assert_eq!(proofs.len(), 2, "{signing:?}: {proofs:?}");
+        assert_eq!(proofs[0].name(), proofs[1].name(), "{signing:?}");
+        assert_eq!(u16::from(proofs[1].record_type()), rtype::RRSIG, "{signing:?}");
+    }
 }
 
 #[test]

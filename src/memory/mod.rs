@@ -13,4 +13,4 @@ mod region;
 
 pub use pages::Pages;
 pub use prefetch::prefetch;
-pub use region::Region;
+pub use region::{HUGE_PAGE_LEN, Region};

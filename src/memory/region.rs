@@ -18,7 +18,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 /// Huge pages are asked for from this size on: below it they would only cost memory.
-const HUGE_PAGE_LEN: usize = 2 << 20;
+pub const HUGE_PAGE_LEN: usize = 2 << 20;
 
 /// From this size on a region is a mapping of its own.
 const MAPPED_LEN_MIN: usize = 64 << 10;

@@ -18,12 +18,14 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use crate::limits::{BATCH_COUNT_MAX, DATAGRAM_BUFFER_LEN};
-use crate::memory::Region;
+use crate::memory::{HUGE_PAGE_LEN, Region};
 
 use super::batch::{Batch, Slot, Slots};
 use super::counters::PathCounters;
 use super::peer::{CONTROL_LEN, Control, NAME_LEN, PeerName, reply_control};
 use super::{PacketPath, sys};
+
+const _: () = assert!(BATCH_COUNT_MAX * DATAGRAM_BUFFER_LEN <= HUGE_PAGE_LEN);
 
 //----------- MmsgPath -------------------------------------------------------
 
@@ -66,7 +68,8 @@ impl MmsgPath {
             current: 0,
             slots: Slots::new(),
             places: ArrayVec::new(),
-            buffers: Region::new(BATCH_COUNT_MAX * DATAGRAM_BUFFER_LEN)?,
+            // One huge page: one entry of the TLB.
+            buffers: Region::new(HUGE_PAGE_LEN)?,
             names: vec![PeerName([0; NAME_LEN]); BATCH_COUNT_MAX].into(),
             controls: vec![Control([0; CONTROL_LEN]); BATCH_COUNT_MAX].into(),
             vectors: vec![empty_vector; BATCH_COUNT_MAX].into(),

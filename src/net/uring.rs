@@ -27,15 +27,16 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fixed, RecvMsgOut, SubmitArgs
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::limits::{BATCH_COUNT_MAX, DATAGRAM_BUFFER_LEN};
-use crate::memory::Region;
+use crate::memory::{HUGE_PAGE_LEN, Region};
 
 use super::batch::{Batch, Slot, Slots};
 use super::counters::PathCounters;
 use super::peer::{CONTROL_LEN, Control, NAME_LEN, reply_control};
 use super::{PacketPath, sys};
 
-/// Buffers the kernel may fill: a burst of eight batches, 2.2 MiB that stay in the L2 and L3.
-const BUFFERS: u16 = 512;
+/// Buffers the kernel may fill: a burst of four batches. It goes round all of them, whatever the
+/// load; together they are one huge page, and so one entry of the TLB.
+const BUFFERS: u16 = 256;
 const _: () = assert!(BUFFERS.is_power_of_two() && BUFFERS as usize >= 2 * BATCH_COUNT_MAX);
 /// `struct io_uring_recvmsg_out`.
 const OUT_LEN: usize = 16;
@@ -45,6 +46,10 @@ const BUFFER_LEN: usize =
 const BUFFER_GROUP: u16 = 0;
 /// The mapping starts with the buffer ring itself, which must be page aligned.
 const BUFFERS_AT: usize = (BUFFERS as usize * size_of::<BufRingEntry>()).next_multiple_of(4096);
+/// The ring and the buffers. Kernels align mappings for huge pages only if their length is a
+/// multiple of one.
+const MEMORY_LEN: usize = HUGE_PAGE_LEN;
+const _: () = assert!(BUFFERS_AT + BUFFERS as usize * BUFFER_LEN <= MEMORY_LEN);
 /// Marks completions of sends; receives carry the socket's index.
 const SEND: u64 = 1 << 32;
 /// Enters of the kernel that closing may take: one is enough unless completions overflowed.
@@ -125,7 +130,7 @@ impl UringPath {
         let descriptors: Vec<RawFd> =
             sockets.iter().map(|listener| listener.socket.as_raw_fd()).collect();
         ring.submitter().register_files(&descriptors)?;
-        let mut memory = Region::new(BUFFERS_AT + BUFFERS as usize * BUFFER_LEN)?;
+        let mut memory = Region::new(MEMORY_LEN)?;
         let start = memory.as_mut_ptr();
         // SAFETY:
         // - The ring of BUFFERS entries lies at the page-aligned start of the mapping, which lives

@@ -120,6 +120,15 @@ pub fn make_canonical(kind: u16, rdata: &mut [u8]) {
 
 //----------- Everything in a zone -------------------------------------------
 
+/// Where the records of one owner are.
+#[derive(Clone, Copy)]
+pub enum Place<'z> {
+    /// A name.
+    Node(Node<'z>),
+    /// The hash of one.
+    Block(nsec3::Block<'z>),
+}
+
 /// One RRset, its name and its signatures.
 pub struct Owned<'z> {
     /// The owner.
@@ -155,27 +164,50 @@ impl Zone {
         positions.chain(self.other_blocks.iter().copied()).map(|position| self.block(position))
     }
 
-    /// All RRsets, in no order.
-    pub fn rrsets(&self) -> impl Iterator<Item = Owned<'_>> {
-        let of_nodes = self.nodes().flat_map(move |node| {
-            node.rrsets().map(move |rrset| {
-                let owner = self.name_of(node);
-                let records = expand(rrset, &owner);
-                let rtype = rrset.rtype;
-                Owned { owner, node: Some(node), rtype, records, signatures: signatures(rrset) }
-            })
-        });
-        of_nodes.chain(self.blocks().map(|block| {
-            let mut relative = vec![nsec3::LABEL_LEN as u8];
-            relative.extend_from_slice(block.label());
-            Owned {
-                owner: super::build::full_name(&relative, &self.lower_apex),
+    /// All nodes and NSEC3 blocks, in no order.
+    pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        self.nodes().map(Place::Node).chain(self.blocks().map(Place::Block))
+    }
+
+    /// The name of a place.
+    pub fn owner_of(&self, place: Place<'_>) -> LowerName {
+        match place {
+            Place::Node(node) => self.name_of(node),
+            Place::Block(block) => {
+                let mut relative = vec![nsec3::LABEL_LEN as u8];
+                relative.extend_from_slice(block.label());
+                super::build::full_name(&relative, &self.lower_apex)
+            }
+        }
+    }
+
+    /// The RRsets of a place.
+    pub fn rrsets_of<'z>(&self, place: Place<'z>) -> Vec<Owned<'z>> {
+        let owner = self.owner_of(place);
+        match place {
+            Place::Node(node) => node
+                .rrsets()
+                .map(|rrset| Owned {
+                    owner: owner.clone(),
+                    node: Some(node),
+                    rtype: rrset.rtype,
+                    records: expand(rrset, &owner),
+                    signatures: signatures(rrset),
+                })
+                .collect(),
+            Place::Block(block) => vec![Owned {
+                owner,
                 node: None,
                 rtype: rtype::NSEC3,
                 records: block.records(),
                 signatures: plain(block.signatures()),
-            }
-        }))
+            }],
+        }
+    }
+
+    /// All RRsets, in no order.
+    pub fn rrsets(&self) -> impl Iterator<Item = Owned<'_>> {
+        self.places().flat_map(|place| self.rrsets_of(place))
     }
 }
 

@@ -5,7 +5,7 @@ use ring::digest::{Algorithm, Context, SHA384, SHA512};
 use crate::wire::{LowerName, rtype};
 use crate::zone::Zone;
 use crate::zone::order::canonical_key;
-use crate::zone::records::{Owned, expand, make_canonical};
+use crate::zone::records::{Place, expand, make_canonical};
 
 use super::Findings;
 
@@ -53,19 +53,20 @@ pub fn check(zone: &Zone, required: bool, findings: &mut Findings<'_>) {
 
 /// The digest of all records in canonical order, but for ZONEMD at the apex and its signatures.
 fn of_zone(zone: &Zone, algorithm: &'static Algorithm) -> Vec<u8> {
-    let mut sets: Vec<(Vec<u8>, Owned<'_>)> = zone
-        .rrsets()
-        .map(|set| {
-            let relative = &set.owner.as_wire()[..set.owner.len() - zone.apex_len()];
-            (canonical_key(relative), set)
+    let mut places: Vec<(Box<[u8]>, Place<'_>)> = zone
+        .places()
+        .map(|place| {
+            let owner = zone.owner_of(place);
+            let relative = &owner.as_wire()[..owner.len() - zone.apex_len()];
+            (canonical_key(relative).into(), place)
         })
         .collect();
-    sets.sort_by(|a, b| a.0.cmp(&b.0));
+    places.sort_by(|a, b| a.0.cmp(&b.0));
     let mut context = Context::new(algorithm);
-    for name in sets.chunk_by(|a, b| a.0 == b.0) {
-        let owner = &name[0].1.owner;
+    for name in places.chunk_by(|a, b| a.0 == b.0) {
+        let owner = &zone.owner_of(name[0].1);
         let mut records: Vec<(u16, Vec<u8>, u32)> = Vec::new();
-        for (_, set) in name {
+        for set in name.iter().flat_map(|&(_, place)| zone.rrsets_of(place)) {
             if set.rtype == rtype::ZONEMD && owner.as_wire() == zone.lower_apex().as_wire() {
                 continue;
             }

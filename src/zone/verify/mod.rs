@@ -19,7 +19,7 @@ use crate::limits::DIAGNOSTICS_MAX;
 use crate::wire::{LowerName, Name, rtype};
 
 use super::node::flag;
-use super::records::{Expanded, Owned};
+use super::records::{Expanded, Owned, Place};
 use super::{Denial, Diagnostic, Node, Severity, Zone};
 use signature::{Checked, Key, Signature, is_before};
 
@@ -142,17 +142,17 @@ fn tag_of(key: &Key) -> [u8; 2] {
 //----------- Signatures -----------------------------------------------------
 
 fn signatures(zone: &Zone, keys: &[Key], now: u32, threads: usize, findings: &mut Findings<'_>) {
-    let sets: Vec<Owned<'_>> = zone.rrsets().collect();
-    let part = sets.len().div_ceil(threads.max(1)).max(1);
+    let places: Vec<Place<'_>> = zone.places().collect();
+    let part = places.len().div_ceil(threads.max(1)).max(1);
     let file = findings.file;
     let parts: Vec<Findings<'_>> = thread::scope(|scope| {
-        let running: Vec<_> = sets
+        let running: Vec<_> = places
             .chunks(part)
-            .map(|sets| {
+            .map(|places| {
                 scope.spawn(move || {
                     let mut findings = Findings::new(file);
-                    for set in sets {
-                        check_set(zone, keys, now, set, &mut findings);
+                    for set in places.iter().flat_map(|&place| zone.rrsets_of(place)) {
+                        check_set(zone, keys, now, &set, &mut findings);
                     }
                     findings
                 })
