@@ -81,6 +81,46 @@ fn mutate(random: &mut Random, octets: &mut Vec<u8>) {
     }
 }
 
+/// Names in and around the unsigned zone.
+const NAMES: [&[u8]; 9] = [
+    b"\x01a\x07example\0",
+    b"\x01c\x07example\0",
+    b"\x01x\x01w\x07example\0",
+    b"\x03www\x03sub\x07example\0",
+    b"\x01q\x01d\x07example\0",
+    b"\x01q\x01e\x07example\0",
+    b"\x03BIG\x07eXample\0",
+    b"\x07example\0",
+    b"\0",
+];
+
+/// Names in and around the signed ones, without their apex.
+const SIGNED: [&[u8]; 13] = [
+    b"",
+    b"\x01a",
+    b"\x01c",
+    b"\x01x\x01w",
+    b"\x01y\x02wc",
+    b"\x01y\x01e",
+    b"\x03www\x03sub",
+    b"\x03www\x03sec",
+    b"\x03sec",
+    b"\x01q\x01d",
+    b"\x01c\x01d\x01e\x01f",
+    b"\x07nothing",
+    b"\x01y\x07nothing\x01f",
+];
+
+/// A name of one of the zones.
+fn asked(random: &mut Random) -> Vec<u8> {
+    if random.below(2) == 0 {
+        return NAMES[random.below(NAMES.len() as u64) as usize].to_vec();
+    }
+    let apexes: [&[u8]; 2] = [b"\x04nsec\x04test\0", b"\x05nsec3\x04test\0"];
+    let relative = SIGNED[random.below(SIGNED.len() as u64) as usize];
+    [relative, apexes[random.below(2) as usize]].concat()
+}
+
 #[test]
 fn nothing_malformed_breaks_or_allocates() {
     let seed = std::env::var("RING53_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(53);
@@ -89,32 +129,6 @@ fn nothing_malformed_breaks_or_allocates() {
     let snapshot = snapshot();
     let mut core = CoreState::new(Arc::new(Counters::default()));
     let mut random = Random(seed);
-    let signed: [&[u8]; 13] = [
-        b"",
-        b"\x01a",
-        b"\x01c",
-        b"\x01x\x01w",
-        b"\x01y\x02wc",
-        b"\x01y\x01e",
-        b"\x03www\x03sub",
-        b"\x03www\x03sec",
-        b"\x03sec",
-        b"\x01q\x01d",
-        b"\x01c\x01d\x01e\x01f",
-        b"\x07nothing",
-        b"\x01y\x07nothing\x01f",
-    ];
-    let names: [&[u8]; 9] = [
-        b"\x01a\x07example\0",
-        b"\x01c\x07example\0",
-        b"\x01x\x01w\x07example\0",
-        b"\x03www\x03sub\x07example\0",
-        b"\x01q\x01d\x07example\0",
-        b"\x01q\x01e\x07example\0",
-        b"\x03BIG\x07eXample\0",
-        b"\x07example\0",
-        b"\0",
-    ];
     let mut buffer = vec![0u8; 4352];
     let mut replies = 0;
     for _ in 0..count {
@@ -122,17 +136,7 @@ fn nothing_malformed_breaks_or_allocates() {
         let rtype = rtypes[random.below(rtypes.len() as u64) as usize];
         let edns =
             if random.below(2) == 0 { Some((random.below(65536) as u16, true)) } else { None };
-        let name = match random.below(2) {
-            0 => names[random.below(names.len() as u64) as usize].to_vec(),
-            _ => {
-                let apex: &[u8] = if random.below(2) == 0 {
-                    b"\x04nsec\x04test\0"
-                } else {
-                    b"\x05nsec3\x04test\0"
-                };
-                [signed[random.below(signed.len() as u64) as usize], apex].concat()
-            }
-        };
+        let name = asked(&mut random);
         let mut octets = query(random.below(65536) as u16, &name, rtype, edns);
         mutate(&mut random, &mut octets);
         buffer[..octets.len()].copy_from_slice(&octets);

@@ -3,7 +3,7 @@
 //!
 //! | of | error | warning |
 //! | --- | --- | --- |
-//! | signatures | missing, expired, not yet valid, wrong | of no key, over nothing, soon to expire |
+//! | signatures | missing, expired, early, wrong | of no key, over nothing, soon to expire |
 //! | algorithms | | one that signs not everything, one that cannot be checked |
 //! | NSEC, NSEC3 | a name without one, a wrong next name, wrong types | one that denies nothing |
 //! | keys | signatures, but no DNSKEY | CDS or CDNSKEY of no key |
