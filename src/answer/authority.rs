@@ -11,42 +11,12 @@
 
 use crate::limits::NAME_LEN_MAX;
 use crate::wire::rcode::{NXDOMAIN, YXDOMAIN};
-use crate::wire::{LowerName, rtype};
-use crate::zone::{HashKey, Node, SuffixHashes, Zone, flag};
+use crate::wire::rtype;
+use crate::zone::{Node, flag};
 
 use super::denial::{Denied, Proofs};
+use super::link::{Link, Next};
 use super::reply::{Owner, Reply, Section};
-use super::search::Search;
-
-/// What follows a link of the chain.
-pub enum Next {
-    /// The reply is complete.
-    Done,
-    /// The name at this octet of the reply is to be looked up.
-    Chain(usize),
-}
-
-/// One link: a name, where it stands in the reply, and what was found for it.
-pub struct Link<'a, 'z> {
-    /// The zone.
-    pub zone: &'z Zone,
-    /// The name asked for.
-    pub name: &'a LowerName,
-    /// Its suffixes' hashes.
-    pub hashes: &'a SuffixHashes,
-    /// The finished search.
-    pub search: Search,
-    /// Where the name stands.
-    pub owner: Owner,
-    /// QTYPE.
-    pub qtype: u16,
-    /// The hash's secret, for wildcards.
-    pub key: HashKey,
-    /// Whether this is the question itself, not the target of a CNAME or DNAME.
-    pub first: bool,
-    /// The NSEC3 block over the suffix of so many labels, if it was looked up ahead.
-    pub ahead: Option<(usize, usize)>,
-}
 
 impl<'z> Link<'_, 'z> {
     /// Writes this link's records.

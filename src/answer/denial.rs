@@ -18,7 +18,7 @@ use crate::wire::rtype;
 use crate::zone::nsec3::Chain;
 use crate::zone::{Denial, Node, Order, Zone, wildcard_of};
 
-use super::authority::Link;
+use super::link::Link;
 use super::reply::{Owner, Reply, Section};
 
 /// One for each link, and three for the last.

@@ -16,6 +16,7 @@ mod chaos;
 mod counters;
 mod denial;
 mod explain;
+mod link;
 mod reply;
 mod search;
 
@@ -41,8 +42,8 @@ use crate::wire::{LowerName, rtype};
 use crate::zone::nsec3::Hash;
 use crate::zone::{Denial, SuffixHashes, Zone, flag};
 
-use authority::{Link, Next};
 use denial::Proofs;
+use link::{Link, Next};
 use reply::{Owner, Reply};
 use search::Search;
 

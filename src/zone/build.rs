@@ -15,11 +15,10 @@ use crate::memory::{Pages, Region};
 use crate::wire::{LowerName, rtype};
 
 use super::check::{Finding, check_name};
-use super::denial::Hashed;
 use super::node::{
     BLOCK_HEADER_LEN, DIRECTORY_ENTRY_LEN, FULL, NODE_HEADER_LEN, PARENT, REQUIRED, WITHIN, flag,
 };
-use super::nsec3::{Block, Hash, LABEL_LEN, Params};
+use super::nsec3::{Block, Hash, Hashed, LABEL_LEN, Params};
 use super::prepare::{Prepared, target_at};
 use super::stage::{Entry, Stage, Staged};
 
@@ -217,7 +216,7 @@ impl<'a> Builder<'a> {
         self.owner.join(first.owner, self.apex).expect("a staged owner is a whole name");
         let is_apex = first.owner.is_empty();
         if records.len() > 1 {
-            records.sort_by_key(|record| (covered(record), record.rtype == rtype::RRSIG));
+            records.sort_by_key(|record| (record.covered(), record.rtype == rtype::RRSIG));
         }
         check_name(&mut records, &self.owner, is_apex, &mut self.built.findings);
         let record_count = records.len();
@@ -230,7 +229,7 @@ impl<'a> Builder<'a> {
                 return Ok(());
             }
         }
-        let rrset_count = records.chunk_by(|a, b| covered(a) == covered(b)).count();
+        let rrset_count = records.chunk_by(|a, b| a.covered() == b.covered()).count();
         self.node.clear();
         self.node.extend_from_slice(&[0, first.owner.len() as u8]);
         self.node.extend_from_slice(&(rrset_count as u16).to_le_bytes());
@@ -246,10 +245,10 @@ impl<'a> Builder<'a> {
         self.node.resize(directory_at + rrset_count * DIRECTORY_ENTRY_LEN, 0);
         let mut flags = if is_apex { flag::APEX } else { 0 };
         flags |= if self.hashed { flag::HASHED } else { 0 };
-        for (i, set) in records.chunk_by(|a, b| covered(a) == covered(b)).enumerate() {
+        for (i, set) in records.chunk_by(|a, b| a.covered() == b.covered()).enumerate() {
             let entry_at = directory_at + i * DIRECTORY_ENTRY_LEN;
             self.rrset(set, entry_at, is_apex);
-            flags |= match covered(&set[0]) {
+            flags |= match set[0].covered() {
                 rtype::NS if !is_apex => flag::CUT,
                 rtype::DNAME => flag::DNAME,
                 rtype::CNAME => flag::CNAME,
@@ -263,7 +262,7 @@ impl<'a> Builder<'a> {
 
     /// Moves the NSEC3 RRset out of `records`, if their owner is the hash of a name.
     fn take_hashed(&mut self, records: &mut Vec<Staged<'a>>) -> io::Result<()> {
-        let of_hash = |record: &Staged<'_>| covered(record) == rtype::NSEC3;
+        let of_hash = |record: &Staged<'_>| record.covered() == rtype::NSEC3;
         let Some(first) = records.iter().find(|record| record.rtype == rtype::NSEC3) else {
             return Ok(());
         };
@@ -335,7 +334,7 @@ impl<'a> Builder<'a> {
 
     /// Appends one RRset's block and fills its directory entry.
     fn rrset(&mut self, set: &[Staged<'a>], entry_at: usize, is_apex: bool) {
-        let kind = covered(&set[0]);
+        let kind = set[0].covered();
         self.prepared.clear();
         self.signatures.clear();
         let (mut count, mut signature_count) = (0u16, 0u16);
@@ -430,16 +429,6 @@ pub fn earlier(a: u32, b: u32) -> u32 {
 
 /// Marks a link's place as relative to the node under construction.
 const PENDING: usize = 1 << 62;
-
-/// The type a record belongs to: an RRSIG to what it covers.
-pub fn covered(record: &Staged<'_>) -> u16 {
-    match record.rtype {
-        rtype::RRSIG if record.rdata.len() >= 2 => {
-            u16::from_be_bytes([record.rdata[0], record.rdata[1]])
-        }
-        rtype => rtype,
-    }
-}
 
 /// `relative` with the apex appended.
 pub fn full_name(relative: &[u8], apex: &LowerName) -> LowerName {

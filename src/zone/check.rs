@@ -15,7 +15,6 @@ use std::collections::HashSet;
 
 use crate::wire::{LowerName, Name, rtype};
 
-use super::build::covered;
 use super::diagnostic::{Diagnostic, Severity};
 use super::stage::Staged;
 
@@ -74,7 +73,7 @@ pub fn check_name(
     let mut find = |severity, record: &Staged<'_>, expected| {
         findings.push(Finding::new(severity, record, owner, expected));
     };
-    for set in records.chunk_by(|a, b| a.rtype == b.rtype && covered(a) == covered(b)) {
+    for set in records.chunk_by(|a, b| a.rtype == b.rtype && a.covered() == b.covered()) {
         let first = &set[0];
         match first.rtype {
             rtype::SOA if !is_apex => {

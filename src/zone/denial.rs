@@ -17,7 +17,7 @@ use crate::wire::rtype;
 use super::Zone;
 use super::build::{Built, full_name, in_parallel};
 use super::node::flag;
-use super::nsec3::{Chain, Hash, Params};
+use super::nsec3::{Chain, Hashed, Params};
 use super::order::Order;
 
 /// The denial of existence of one zone.
@@ -41,15 +41,6 @@ impl Denial {
             Denial::Nsec3(chain) => chain.memory_len(),
         }
     }
-}
-
-/// One NSEC3 RRset as the builder placed it.
-#[derive(Clone, Copy)]
-pub struct Hashed {
-    pub hash: Hash,
-    /// Which of the builder's parameters it has.
-    pub params: u32,
-    pub position: usize,
 }
 
 //----------- Building -------------------------------------------------------

@@ -206,6 +206,15 @@ impl<'a> Block<'a> {
     }
 }
 
+/// One NSEC3 RRset as the builder placed it.
+#[derive(Clone, Copy)]
+pub(super) struct Hashed {
+    pub hash: Hash,
+    /// Which of the builder's parameters it has.
+    pub params: u32,
+    pub position: usize,
+}
+
 //----------- Chain ----------------------------------------------------------
 
 /// The NSEC3 records of one set of parameters, in the order of their hashes.

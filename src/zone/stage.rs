@@ -103,6 +103,18 @@ pub struct Staged<'a> {
     pub rdata: &'a [u8],
 }
 
+impl Staged<'_> {
+    /// The type a record belongs to: an RRSIG to what it covers.
+    pub fn covered(&self) -> u16 {
+        match self.rtype {
+            rtype::RRSIG if self.rdata.len() >= 2 => {
+                u16::from_be_bytes([self.rdata[0], self.rdata[1]])
+            }
+            rtype => rtype,
+        }
+    }
+}
+
 /// What is wrong with a record by itself.
 pub enum Misplaced {
     /// Not at or below the apex.
