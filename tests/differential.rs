@@ -306,7 +306,7 @@ fn a_chain_without_end(asked: &Asked<'_>) -> bool {
     let (ours, theirs) = (&asked.ours.answer, &asked.theirs.answer);
     let below_itself = |record: &String| {
         let (owner, target) = record.split_once(' ').unwrap_or_default();
-        record.contains(" in dname ") && target.ends_with(&format!(".{owner}"))
+        record.contains(" in dname ") && target.ends_with(&format!(".{}", decimal(owner)))
     };
     ours.iter().any(below_itself) && (theirs.is_subset(ours) || ours.is_subset(theirs))
 }
