@@ -93,14 +93,19 @@ fn a_signed_zone_is_good_and_each_fault_is_named() {
 
 /// The zone signed for January 2020.
 fn expired(directory: &Path) -> String {
+    signed_for(directory, ZONE, ["20200101000000", "20200201000000"])
+}
+
+/// `text` signed from one time to another.
+fn signed_for(directory: &Path, text: &str, [start, end]: [&str; 2]) -> String {
     let zone = directory.join("plain");
-    fs::write(&zone, ZONE).unwrap();
+    fs::write(&zone, text).unwrap();
     let ok = |command: &mut Command| {
         let output = command.current_dir(directory).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     };
     ok(Command::new("dnssec-keygen").args(["-q", "-f", "KSK", "-a", "13", "t.test."]));
-    let dates = ["-s", "20200101000000", "-e", "20200201000000"];
+    let dates = ["-s", start, "-e", end];
     let mut signer = Command::new("dnssec-signzone");
     ok(signer.args(["-q", "-S", "-z", "-P", "-o", "t.test.", "-f", "old"]).args(dates).arg(&zone));
     fs::read_to_string(directory.join("old")).unwrap()
@@ -148,6 +153,23 @@ fn expired_signatures_are_served_with_a_word_or_not_at_all() {
     let said = server.reload();
     assert!(said.contains("not loaded; serial 7 goes on serving"), "{said}");
     assert_eq!(ask(server.address(), "www.t.test.").0, 0);
+}
+
+#[test]
+fn no_number_of_warnings_hides_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let names: String = (0..1100).map(|i| format!("n{i} A 192.0.2.77\n")).collect();
+    let soon = signed_for(directory, &format!("{ZONE}{names}"), ["now-3600", "now+7200"]);
+    let file = directory.join("zone");
+    for (text, status) in [(soon.clone(), 3), (soon.replace("192.0.2.2\n", "192.0.2.9\n"), 1)] {
+        fs::write(&file, text).unwrap();
+        let (code, said) = check(&file);
+        assert_eq!(code, status, "{}", said.lines().last().unwrap());
+        assert!(said.contains("a signature that lasts, not one for"));
+    }
+    let server = Process::start(&["--config", &config(directory, "dnssec = \"strict\"")]);
+    assert_eq!(ask(server.address(), "www.t.test.").0, 2, "{}", server.said());
 }
 
 #[test]

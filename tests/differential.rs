@@ -107,9 +107,7 @@ fn all_are(records: &[&String], rtype: &str) -> bool {
     records.iter().all(|record| record.contains(&plain) || record.contains(&signature))
 }
 
-//= RFC 4035, 3.1.3.4
-//# The name server MUST include the following NSEC RRs ... An NSEC RR proving that there are no
-//# RRsets at the wildcard owner name that would have matched
+// RFC 4035, 3.1.3.4: an NSEC proves that the wildcard owns no records of the type.
 // Knot and BIND leave it out where the wildcard is an empty non-terminal.
 fn nsec_of_an_empty_wildcard(asked: &Asked<'_>) -> bool {
     let (ours, theirs) = only_in_authority(asked);
@@ -121,9 +119,7 @@ fn nsec_of_an_empty_wildcard(asked: &Asked<'_>) -> bool {
         && all_are(&ours, "nsec")
 }
 
-//= RFC 4035, 3.1.3
-//# When a NSEC RR is included ... the name server MUST include
-// The RFCs say what must be there, not that there must be no more. NSD adds a proof about the
+// RFC 4035, 3.1.3, and RFC 5155, 7.2, say what must be there, not that there must be no more. NSD adds a proof about the
 // wildcard where one is asked for itself, and where under an opt-out an empty one has no NSEC3.
 fn a_proof_more(asked: &Asked<'_>) -> bool {
     let (ours, theirs) = only_in_authority(asked);
@@ -134,8 +130,7 @@ fn a_proof_more(asked: &Asked<'_>) -> bool {
         && (all_are(&theirs, "nsec3") || all_are(&theirs, "nsec"))
 }
 
-//= RFC 5155, 7.2.5
-//# the response MUST include a closest encloser proof for QNAME
+// RFC 5155, 7.2.5: a closest encloser proof is part of a wildcard's denial.
 // Knot takes a name that starts with an asterisk for the wildcard that it is expanded from.
 fn an_asterisk_that_is_expanded(asked: &Asked<'_>) -> bool {
     let (ours, theirs) = only_in_authority(asked);
@@ -164,8 +159,7 @@ fn only_ours_is_cut_short(asked: &Asked<'_>) -> bool {
     ours.truncated && !theirs.truncated && ours.answer.is_subset(&theirs.answer)
 }
 
-//= RFC 9471, 2.2
-//# sibling glue ... is not necessarily needed
+// RFC 9471, 2.2 and 3.2: sibling glue may be left out.
 // BIND leaves out addresses of name servers that do not lie below the cut.
 fn sibling_glue_left_out(asked: &Asked<'_>) -> bool {
     let (ours, theirs) = (asked.ours, asked.theirs);
@@ -187,8 +181,6 @@ fn sibling_glue_left_out(asked: &Asked<'_>) -> bool {
         })
 }
 
-//= RFC 4592, 2.2
-//# ... wildcards ... in the additional section
 // What else is sent along is each server's choice (RFC 1034, 4.3.2, step 6): Knot expands wildcards
 // for addresses of name servers that do not lie below the cut.
 fn glue_from_a_wildcard(asked: &Asked<'_>) -> bool {
@@ -198,8 +190,7 @@ fn glue_from_a_wildcard(asked: &Asked<'_>) -> bool {
         && ours.glue.is_subset(&theirs.glue)
 }
 
-//= RFC 2308, 2.1
-//# ... the SOA record ... must be added to the authority section
+// RFC 2308, 2: a negative answer has the SOA in its authority section.
 // Without room for it in 512 octets Knot leaves it out of an answer with an alias, without TC.
 fn soa_left_out(asked: &Asked<'_>) -> bool {
     let (ours, theirs) = only_in_authority(asked);
@@ -266,9 +257,7 @@ fn ttl_of_nsec3param(asked: &Asked<'_>) -> bool {
         && asked.ours.authority == asked.theirs.authority
 }
 
-//= RFC 4592, 2.1.1
-//# ... synthesized
-// The NSEC of a wildcard is expanded as its other records are, say NSD, Knot and BIND, and that of
+// RFC 4592, 2.2: a wildcard stands in for all of its records. The NSEC of a wildcard is expanded as its other records are, say NSD, Knot and BIND, and that of
 // an alias is data. PowerDNS, which makes NSEC records itself, makes none for either.
 fn an_nsec_that_is_not_made(asked: &Asked<'_>) -> bool {
     asked.peer == "powerdns"
@@ -298,9 +287,7 @@ fn a_loop(asked: &Asked<'_>) -> bool {
         && asked.theirs.answer.is_subset(&asked.ours.answer)
 }
 
-//= RFC 6672, 5.3.1
-//# ... the resolver or server may limit the number of DNAME and CNAME records
-// A DNAME that leads below itself makes a longer name with each link: after how many to stop is
+// RFC 1034, 5.2.2, and RFC 6672 leave the length of chains open. A DNAME that leads below itself makes a longer name with each link: after how many to stop is
 // each server's choice.
 fn a_chain_without_end(asked: &Asked<'_>) -> bool {
     let (ours, theirs) = (&asked.ours.answer, &asked.theirs.answer);
@@ -324,9 +311,7 @@ fn nsec_of_a_dname_target(asked: &Asked<'_>) -> bool {
         && all_are(&theirs, "nsec")
 }
 
-//= RFC 5155, 7.2.4
-//# If there is no NSEC3 RR that matches ..., the response MUST include a closest provable encloser
-//# proof
+// RFC 5155, 7.2.4: without a matching NSEC3, a closest provable encloser proof.
 // Above unsigned delegations under an opt-out a name has none, whatever type is asked for and
 // whatever is below it. NSD sends what covers the name itself; Knot, where the wildcard next to the
 // provable encloser exists, nothing, and clears AA.
@@ -402,8 +387,7 @@ fn alias_asked_for_denial(asked: &Asked<'_>) -> bool {
         && (theirs.len() < ours.len() || asked.theirs.authority.is_empty())
 }
 
-//= RFC 5155, 7.2.5
-//# The server MUST include ... An NSEC3 RR that matches the wildcard
+// RFC 5155, 7.2.5: the NSEC3 that matches the wildcard is part of its denial.
 // NSD leaves it out where the wildcard is an empty non-terminal; Knot leaves out, where that has no
 // NSEC3 because it is above unsigned delegations only, what covers it.
 fn nsec3_of_an_empty_wildcard(asked: &Asked<'_>) -> bool {
@@ -571,6 +555,7 @@ fn validate(
         query[2] |= 1;
         query
     };
+    let signed_count = queries.iter().filter(|(zone, _)| zones[*zone].1 != Signing::None).count();
     let checked: Vec<_> = queries
         .iter()
         .zip(ours)
@@ -584,6 +569,9 @@ fn validate(
                 && is_resolvable(query, ours)
         })
         .collect();
+    // The exclusions must not become the rule.
+    println!("{} of {signed_count} answers of signed zones validated", checked.len());
+    assert!(checked.len() * 10 > signed_count, "{} of {signed_count}", checked.len());
     let asked: Vec<_> = checked.iter().map(|((_, query), _)| recursive(query)).collect();
     let work = tempfile::tempdir().unwrap();
     let apex = signed[0].0.parse::<Name>().unwrap();

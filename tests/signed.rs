@@ -162,7 +162,7 @@ fn signed_answers_are_whole_and_the_same_in_a_batch_as_alone() {
     let mut random = Random(seed());
     let zones = zones(&mut random);
     let held = zones.iter().map(|(_, zone)| {
-        let text = fs_text(zone);
+        let text = text_of(zone);
         let again = read(&zone.apex().to_string(), text.into_bytes());
         (zone.apex().clone(), ZoneState::Serving(Arc::new(again)))
     });
@@ -213,10 +213,18 @@ fn of_several_chains_one_serves() {
     lines.extend(other.iter().filter(is_chain).cloned());
     lines.extend(other.iter().filter(|line| line.contains("NSEC3PARAM ")).cloned());
     lines.extend(chain(directory, &zone, 0, "eeff").iter().filter(is_chain).cloned());
+    // More parameters than are told apart: theirs are not taken for another's.
+    const STRAY: usize = 40;
+    for i in 0..STRAY {
+        let label = format!("{i:02}").repeat(16);
+        lines.push(format!("{label}.t.test. 60 IN NSEC3 1 0 9 {i:02x} {label} A"));
+    }
     let zone = read("t.test.", (lines.join("\n") + "\n").into_bytes());
     let Denial::Nsec3(chain) = zone.denial() else { panic!("not hashed") };
     assert_eq!((chain.params().iterations, &*chain.params().salt), (1, &b"\xcc\xdd"[..]));
-    assert_eq!(zone.blocks().count(), 3 * chain.len());
+    let of_chain = other.iter().filter(|line| line.contains(" NSEC3 1 ")).count();
+    assert_eq!(chain.len(), of_chain);
+    assert_eq!(zone.blocks().count(), 3 * of_chain + STRAY);
     let apex = zone.apex().clone();
     let zones = vec![(apex, ZoneState::Serving(Arc::new(zone)))];
     let snapshot = Snapshot::new(1, HashKey::new(KEY), Identity::default(), zones);
@@ -257,7 +265,7 @@ fn records(zone: &Zone) -> Records {
 }
 
 /// The zone as text, RDATA in the form of RFC 3597.
-fn fs_text(zone: &Zone) -> String {
+fn text_of(zone: &Zone) -> String {
     let mut text = String::new();
     for ((owner, kind), list) in records(zone) {
         for record in list {
@@ -273,7 +281,7 @@ fn fs_text(zone: &Zone) -> String {
 fn records_come_back_from_text() {
     let mut random = Random(seed());
     for (zone, read_once) in zones(&mut random) {
-        let text = fs_text(&read_once);
+        let text = text_of(&read_once);
         let read_again = read(&zone.apex, text.clone().into_bytes());
         assert_eq!(records(&read_once), records(&read_again), "{text}");
         assert_eq!(read_once.record_count(), read_again.record_count(), "{}", zone.apex);

@@ -294,10 +294,13 @@ impl<'a> Builder<'a> {
         );
         let known = self.built.params.iter().position(|known| *known == params);
         let params = known.unwrap_or_else(|| {
-            if self.built.params.len() < NSEC3_CHAINS_MAX {
+            let next = self.built.params.len();
+            if next < NSEC3_CHAINS_MAX {
                 self.built.params.push(params);
+                return next;
             }
-            self.built.params.len() - 1
+            // Of none of the chains that are told apart.
+            NSEC3_CHAINS_MAX
         });
         let position = self.start + self.used;
         self.built.hashed.push(Hashed { hash, params: params as u32, position })?;

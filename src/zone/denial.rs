@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | NSEC3PARAM whose chain is there | NSEC3 (RFC 5155) |
 //! | NSEC | NSEC (RFC 4034, 4) |
-//! | neither | nothing: the zone is unsigned |
+//! | neither, or no signature is in the zone | nothing: the zone is unsigned |
 //!
 //! During a change from one to the other a zone has both; the NSEC3PARAM record comes when its
 //! chain is complete and goes before the chain does (RFC 5155, 10.4 and 10.5).
@@ -47,7 +47,9 @@ impl Denial {
 
 /// Finds out how the zone denies, and prepares it. What is hidden by cuts must be known.
 pub fn complete(zone: &mut Zone, built: &mut [Built]) -> io::Result<()> {
-    let params = chosen(zone, built);
+    // The root zone as it was published in 2018 without signatures has NSEC records: they are data.
+    let is_signed = zone.signatures_expire.is_some();
+    let params = if is_signed { chosen(zone, built) } else { None };
     let (mut records, mut others) = (Vec::new(), Vec::new());
     for built in built.iter_mut() {
         let hashed = std::mem::take(&mut built.hashed);
@@ -65,7 +67,7 @@ pub fn complete(zone: &mut Zone, built: &mut [Built]) -> io::Result<()> {
         let chain = Chain::build(params, &records)?;
         link(zone, built, &chain);
         zone.denial = Denial::Nsec3(chain);
-    } else if zone.node(zone.apex_at).rrset(rtype::NSEC).is_some() {
+    } else if is_signed && zone.node(zone.apex_at).rrset(rtype::NSEC).is_some() {
         let zone_ref = &*zone;
         let positions = in_parallel(built.len(), |i| {
             let nodes = built[i].nodes.iter().map(|&(_, position)| position);
@@ -94,8 +96,7 @@ fn chosen(zone: &Zone, built: &[Built]) -> Option<Params> {
             built.hashed.iter().filter(of_chain).any(|record| record.hash == hash)
         })
     };
-    //= RFC 5155, 4.1.2
-    //# ... non-zero ... MUST be ignored
+    // RFC 5155, 4.1.2: an NSEC3PARAM with flags is ignored.
     let usable = announced
         .rdatas()
         .take(NSEC3_CHAINS_MAX)

@@ -29,22 +29,26 @@ pub const EXPIRES_SOON_SECONDS: u32 = 3 * 24 * 3600;
 /// Collects findings about one zone.
 struct Findings<'a> {
     file: &'a str,
-    list: Vec<Diagnostic>,
-    count: usize,
+    /// Apart, so that no number of warnings hides an error.
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
 }
 
 impl<'a> Findings<'a> {
     fn new(file: &'a str) -> Findings<'a> {
-        Findings { file, list: Vec::new(), count: 0 }
+        Findings { file, errors: Vec::new(), warnings: Vec::new() }
     }
 
     fn add(&mut self, severity: Severity, owner: &LowerName, rtype: u16, expected: String) {
-        self.count += 1;
-        if self.list.len() >= DIAGNOSTICS_MAX {
+        let list = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        if list.len() >= DIAGNOSTICS_MAX {
             return;
         }
         let name = Name::from_wire(owner.as_wire()).map_or_else(|_| "?".into(), |n| n.to_string());
-        self.list.push(Diagnostic {
+        list.push(Diagnostic {
             severity,
             file: self.file.into(),
             line: 0,
@@ -85,8 +89,10 @@ pub fn verify(
     let apex_node = zone.node(zone.apex_at());
     let mut findings = Findings::new(file);
     let keys = keys(zone, apex_node);
-    let is_signed =
-        checks.signatures && !(keys.is_empty() && matches!(zone.denial(), Denial::Unsigned));
+    let is_signed = checks.signatures && zone.signatures_expire().is_some();
+    if checks.signatures && !is_signed && !keys.is_empty() {
+        findings.warning(apex, rtype::DNSKEY, "signatures: the zone has a key and none");
+    }
     if is_signed && keys.is_empty() {
         findings.error(apex, rtype::DNSKEY, "a DNSKEY for the signatures of the zone");
     }
@@ -102,8 +108,11 @@ pub fn verify(
     if checks.digest || checks.signatures {
         digest::check(zone, checks.digest, &mut findings);
     }
-    findings.list.sort_by(|a, b| (a.severity, &a.text).cmp(&(b.severity, &b.text)));
-    findings.list
+    let Findings { mut errors, mut warnings, .. } = findings;
+    errors.sort_by(|a, b| a.text.cmp(&b.text));
+    warnings.sort_by(|a, b| a.text.cmp(&b.text));
+    errors.append(&mut warnings);
+    errors
 }
 
 fn keys(zone: &Zone, apex: Node<'_>) -> Vec<Key> {
@@ -161,9 +170,10 @@ fn signatures(zone: &Zone, keys: &[Key], now: u32, threads: usize, findings: &mu
         running.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
     for part in parts {
-        findings.count += part.count;
-        let room = DIAGNOSTICS_MAX.saturating_sub(findings.list.len());
-        findings.list.extend(part.list.into_iter().take(room));
+        let room = |list: &[Diagnostic]| DIAGNOSTICS_MAX.saturating_sub(list.len());
+        let (errors, warnings) = (room(&findings.errors), room(&findings.warnings));
+        findings.errors.extend(part.errors.into_iter().take(errors));
+        findings.warnings.extend(part.warnings.into_iter().take(warnings));
     }
 }
 
