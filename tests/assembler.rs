@@ -212,7 +212,7 @@ impl Source for Given {
 fn snapshot(text: &str) -> Snapshot {
     let key = HashKey::new(*b"0123456789abcdef");
     let apex: Name = APEX.parse().unwrap();
-    let loaded = load(&apex, "zone", &Given(text.into()), &LoadOptions { key, threads: 1 });
+    let loaded = load(&apex, "zone", &Given(text.into()), &LoadOptions::new(key, 1));
     let zone = loaded.zone.unwrap_or_else(|| panic!("{:#?}\n{text}", loaded.diagnostics));
     Snapshot::new(1, key, Identity::default(), vec![(apex, ZoneState::Serving(Arc::new(zone)))])
 }

@@ -145,10 +145,8 @@ fn zone_text() {
             }
         }
         mutate(random, &mut text, b"\n\n \t\"();\\$@.0-{}IN\xFF\0");
-        let options = LoadOptions {
-            key: HashKey::new(*b"0123456789abcdef"),
-            threads: 1 + random.below(2) as usize,
-        };
+        let threads = 1 + random.below(2) as usize;
+        let options = LoadOptions::new(HashKey::new(*b"0123456789abcdef"), threads);
         let source = Given(text.clone(), random.below(8) == 0);
         let outcome = load(&apex, "zone", &source, &options);
         if outcome.zone.is_some() {

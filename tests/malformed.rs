@@ -58,7 +58,7 @@ fn snapshot() -> Snapshot {
     let zones = [("example.", ZONE), ("nsec.test.", NSEC), ("nsec3.test.", NSEC3)];
     let zones = zones.map(|(apex, text)| {
         let apex: Name = apex.parse().unwrap();
-        let loaded = load(&apex, "zone", &Given(text), &LoadOptions { key, threads: 1 });
+        let loaded = load(&apex, "zone", &Given(text), &LoadOptions::new(key, 1));
         let zone = loaded.zone.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
         (apex, ZoneState::Serving(Arc::new(zone)))
     });

@@ -33,7 +33,7 @@ impl Source for Given {
 }
 
 fn read(apex: &str, text: Vec<u8>) -> Zone {
-    let options = LoadOptions { key: HashKey::new(KEY), threads: 1 };
+    let options = LoadOptions::new(HashKey::new(KEY), 1);
     let loaded = load(&apex.parse().unwrap(), "zone", &Given(text), &options);
     loaded.zone.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
 }

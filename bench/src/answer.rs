@@ -86,12 +86,12 @@ fn load_one(shape: Shape, names: u64, key: HashKey) -> io::Result<Zone> {
     let source = Memory(text);
     for threads in [1, 2] {
         let started = Instant::now();
-        let loaded = load(&apex, "zone", &source, &LoadOptions { key, threads });
+        let loaded = load(&apex, "zone", &source, &LoadOptions::new(key, threads));
         let seconds = started.elapsed().as_secs_f64();
         println!("load {threads} threads: {seconds:.3} s, {:.0} MB/s", megabytes / seconds);
         drop(loaded);
     }
-    one(load(&apex, "zone", &source, &LoadOptions { key, threads: 2 }))
+    one(load(&apex, "zone", &source, &LoadOptions::new(key, 2)))
 }
 
 fn load_hosting(names: u64, key: HashKey) -> io::Result<Vec<Zone>> {
@@ -99,7 +99,7 @@ fn load_hosting(names: u64, key: HashKey) -> io::Result<Vec<Zone>> {
         let mut text = Vec::new();
         write_hosting(zone, names, &mut text)?;
         let apex: Name = format!("z{zone}.test.").parse().map_err(io::Error::other)?;
-        one(load(&apex, "zone", &Memory(text), &LoadOptions { key, threads: 1 }))
+        one(load(&apex, "zone", &Memory(text), &LoadOptions::new(key, 1)))
     };
     (0..HOSTING_ZONES).map(load_zone).collect()
 }

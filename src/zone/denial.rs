@@ -14,11 +14,11 @@ use std::io;
 use crate::limits::{NAME_LEN_MAX, NSEC3_CHAINS_MAX};
 use crate::wire::rtype;
 
-use super::Zone;
 use super::build::{Built, full_name, in_parallel};
 use super::node::flag;
 use super::nsec3::{Chain, Hashed, Params};
 use super::order::Order;
+use super::{LoadOptions, Zone};
 
 /// The denial of existence of one zone.
 #[derive(Default)]
@@ -46,10 +46,21 @@ impl Denial {
 //----------- Building -------------------------------------------------------
 
 /// Finds out how the zone denies, and prepares it. What is hidden by cuts must be known.
-pub fn complete(zone: &mut Zone, built: &mut [Built]) -> io::Result<()> {
+///
+/// The error is what was expected of the zone.
+pub fn complete(zone: &mut Zone, built: &mut [Built], options: &LoadOptions) -> Result<(), String> {
     // The root zone as it was published in 2018 without signatures has NSEC records: they are data.
     let is_signed = zone.signatures_expire.is_some();
     let params = if is_signed { chosen(zone, built) } else { None };
+    let (iterations, max) =
+        (params.as_ref().map_or(0, |params| params.iterations), options.nsec3_iterations_max);
+    if iterations > max {
+        return Err(format!(
+            "at most {max} NSEC3 iterations, not {iterations}: sign it with none (RFC 9276, 3.1), \
+             or raise nsec3_iterations_max"
+        ));
+    }
+    let failed = |error: io::Error| format!("memory for the denial of existence: {error}");
     let (mut records, mut others) = (Vec::new(), Vec::new());
     for built in built.iter_mut() {
         let hashed = std::mem::take(&mut built.hashed);
@@ -64,7 +75,7 @@ pub fn complete(zone: &mut Zone, built: &mut [Built]) -> io::Result<()> {
     zone.other_blocks = others.into();
     if let Some(params) = params {
         records.sort_unstable();
-        let chain = Chain::build(params, &records)?;
+        let chain = Chain::build(params, &records).map_err(failed)?;
         link(zone, built, &chain);
         zone.denial = Denial::Nsec3(chain);
     } else if is_signed && zone.node(zone.apex_at).rrset(rtype::NSEC).is_some() {
@@ -77,7 +88,7 @@ pub fn complete(zone: &mut Zone, built: &mut [Built]) -> io::Result<()> {
             };
             nodes.filter(answers).collect::<Vec<_>>()
         });
-        let order = Order::build(&zone.pool, &positions.concat())?;
+        let order = Order::build(&zone.pool, &positions.concat()).map_err(failed)?;
         zone.denial = Denial::Nsec(order);
     }
     zone.pool_used += zone.denial.memory_len();

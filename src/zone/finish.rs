@@ -6,7 +6,6 @@ use std::io;
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::wire::{LowerName, Name, rtype};
 
-use super::Zone;
 use super::build::{Built, build, earlier, full_name, in_parallel};
 use super::check::Finding;
 use super::denial::{self, Denial};
@@ -18,6 +17,7 @@ use super::node::{
     owner_len,
 };
 use super::stage::{Misplaced, Stage};
+use super::{LoadOptions, Zone};
 
 /// Warnings of one kind that are worth printing.
 const WARNINGS_PER_KIND_MAX: usize = 20;
@@ -28,10 +28,11 @@ pub fn finish(
     lower_apex: LowerName,
     stages: &[Stage],
     files: &[String],
-    key: HashKey,
+    options: &LoadOptions,
     threads: usize,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Zone> {
+    let key = options.key;
     let file = files.first().map_or("", String::as_str);
     misplaced(stages, files, &lower_apex, diagnostics);
     let result = assemble(apex, &lower_apex, stages, threads);
@@ -57,8 +58,7 @@ pub fn finish(
     if !complete_apex(&mut zone, key, file, diagnostics) {
         return None;
     }
-    if let Err(error) = denial::complete(&mut zone, &mut built) {
-        let expected = format!("memory for the denial of existence: {error}");
+    if let Err(expected) = denial::complete(&mut zone, &mut built, options) {
         diagnostics.push(whole(Severity::Error, file, expected));
         return None;
     }

@@ -36,6 +36,7 @@ pub use order::Order;
 pub use source::{Source, SourceText, Text};
 pub use verify::{Checks, EXPIRES_SOON_SECONDS, verify};
 
+use crate::limits::NSEC3_ITERATIONS_DEFAULT;
 use crate::memory::{Region, prefetch};
 use crate::wire::{LowerName, Name};
 
@@ -211,6 +212,16 @@ pub struct LoadOptions {
     pub key: HashKey,
     /// Threads that read and build.
     pub threads: usize,
+    /// A zone with more NSEC3 iterations is not loaded: its names alone would cost hours to hash,
+    /// and each question so many hashes.
+    pub nsec3_iterations_max: u16,
+}
+
+impl LoadOptions {
+    /// With the limits that are the default.
+    pub fn new(key: HashKey, threads: usize) -> LoadOptions {
+        LoadOptions { key, threads, nsec3_iterations_max: NSEC3_ITERATIONS_DEFAULT }
+    }
 }
 
 /// What loading gave.
@@ -232,7 +243,7 @@ pub fn load(apex: &Name, path: &str, source: &dyn Source, options: &LoadOptions)
     let files = outcome.files;
     let stages = outcome.parts;
     let zone =
-        finish::finish(apex, lower_apex, &stages, &files, options.key, threads, &mut diagnostics);
+        finish::finish(apex, lower_apex, &stages, &files, options, threads, &mut diagnostics);
     let broken = diagnostics.iter().any(|found| found.severity == Severity::Error);
     Loaded { zone: zone.filter(|_| !broken), diagnostics }
 }
