@@ -119,8 +119,9 @@ fn nsec_of_an_empty_wildcard(asked: &Asked<'_>) -> bool {
         && all_are(&ours, "nsec")
 }
 
-// RFC 4035, 3.1.3, and RFC 5155, 7.2, say what must be there, not that there must be no more. NSD adds a proof about the
-// wildcard where one is asked for itself, and where under an opt-out an empty one has no NSEC3.
+// RFC 4035, 3.1.3, and RFC 5155, 7.2, say what must be there, not that there must be no more. NSD
+// adds a proof about the wildcard where one is asked for itself, and where under an opt-out an
+// empty one has no NSEC3.
 fn a_proof_more(asked: &Asked<'_>) -> bool {
     let (ours, theirs) = only_in_authority(asked);
     asked.peer == "nsd"
@@ -257,8 +258,9 @@ fn ttl_of_nsec3param(asked: &Asked<'_>) -> bool {
         && asked.ours.authority == asked.theirs.authority
 }
 
-// RFC 4592, 2.2: a wildcard stands in for all of its records. The NSEC of a wildcard is expanded as its other records are, say NSD, Knot and BIND, and that of
-// an alias is data. PowerDNS, which makes NSEC records itself, makes none for either.
+// RFC 4592, 2.2: a wildcard stands in for all of its records. The NSEC of a wildcard is expanded
+// as its other records are, say NSD, Knot and BIND, and that of an alias is data. PowerDNS, which
+// makes NSEC records itself, makes none for either.
 fn an_nsec_that_is_not_made(asked: &Asked<'_>) -> bool {
     asked.peer == "powerdns"
         && qtype(asked.query) == rtype::NSEC
@@ -287,8 +289,8 @@ fn a_loop(asked: &Asked<'_>) -> bool {
         && asked.theirs.answer.is_subset(&asked.ours.answer)
 }
 
-// RFC 1034, 5.2.2, and RFC 6672 leave the length of chains open. A DNAME that leads below itself makes a longer name with each link: after how many to stop is
-// each server's choice.
+// RFC 1034, 5.2.2, and RFC 6672 leave the length of chains open. A DNAME that leads below itself
+// makes a longer name with each link: after how many to stop is each server's choice.
 fn a_chain_without_end(asked: &Asked<'_>) -> bool {
     let (ours, theirs) = (&asked.ours.answer, &asked.theirs.answer);
     let below_itself = |record: &String| {
