@@ -325,6 +325,14 @@ fn readiness_is_told() {
     server.signal(Signal::SIGTERM);
     assert_eq!(told(), "STOPPING=1");
     assert_eq!(server.end().code(), Some(0));
+    // A signal that follows readiness at once used to end the process where it stood.
+    for _ in 0..20 {
+        let mut server = Process::spawn(&mut command);
+        assert_eq!(told(), "READY=1");
+        server.signal(Signal::SIGTERM);
+        assert_eq!(told(), "STOPPING=1");
+        assert_eq!(server.end().code(), Some(0));
+    }
 }
 
 //----------- TCP ------------------------------------------------------------

@@ -69,7 +69,15 @@ pub struct Caught {
     ends_at_once: Arc<AtomicBool>,
 }
 
-/// Catches signals. Until [`run`], SIGTERM ends the process and the others wait.
+impl Caught {
+    /// From here on [`run`] ends the server, in order: cores answer, and may owe an answer.
+    pub fn end_in_order(&self) {
+        self.ends_at_once.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Catches signals. Until [`Caught::end_in_order`], SIGTERM ends the process at once; the others
+/// wait for [`run`].
 pub fn catch() -> Result<Caught, String> {
     let failed = |error: io::Error| format!("cannot listen for signals: {error}");
     let ends_at_once = Arc::new(AtomicBool::new(true));
@@ -112,7 +120,6 @@ const EXPIRIES_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
 /// Follows signals until one ends the server.
 pub fn run(server: Running, caught: Caught, reread: &Arc<Reread>) -> Result<(), String> {
-    caught.ends_at_once.store(false, Ordering::SeqCst);
     let loader = Arc::new(Mutex::new(server.loader));
     let (mut reloading, mut again, mut failed) = (false, false, None);
     loop {

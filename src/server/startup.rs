@@ -48,6 +48,7 @@ pub fn serve(config: Config, reread: &Arc<Reread>) -> Result<(), String> {
     let mut zones = ZoneSet::new(hash_key()?);
     let snapshot = zones.load(&config, cores::allowed().len().max(core_list.len()));
     let mut published = Published::new(snapshot, core_list.len() + 1);
+    caught.end_in_order();
     let stop = Arc::new(AtomicBool::new(false));
     let mut threads = Vec::new();
     let mut reported = Vec::new();
