@@ -7,6 +7,8 @@
 //!   rcode CODE                                      NOERROR unless said
 //!   answer | authority | additional NAME TYPE [RRSIG]   one record, in any order, no others
 //!   authority-any                                   the authority section is not compared
+//!   additional-too                                  in this file the additional section is,
+//!                                                   and not in referrals alone
 //! ```
 
 mod support;
@@ -40,6 +42,7 @@ struct Scenario {
     zone: String,
     signing: Option<Signing>,
     salt: String,
+    additional_too: bool,
     asks: Vec<Ask>,
 }
 
@@ -70,6 +73,7 @@ fn read(text: &str) -> Scenario {
                 rcode: "NOERROR".into(),
                 ..Ask::default()
             }),
+            ["additional-too"] => scenario.additional_too = true,
             ["rcode", rcode] => scenario.asks.last_mut().unwrap().rcode = (*rcode).into(),
             ["authority-any"] => scenario.asks.last_mut().unwrap().any_authority = true,
             [section @ ("answer" | "authority" | "additional"), name, rtypes @ ..] => {
@@ -118,7 +122,7 @@ fn run(path: &Path) -> usize {
             count(&mut records, "authority", message.name_servers());
         }
         let referral = message.answers().is_empty() && !message.authoritative();
-        if referral {
+        if referral || scenario.additional_too {
             count(&mut records, "additional", message.additionals());
         }
         let code = match u16::from(message.response_code()) {

@@ -224,6 +224,7 @@ fn resolve_links(
     files: &[String],
     diagnostics: &mut Vec<Diagnostic>,
 ) {
+    let mut hashes: Box<SuffixHashes> = Box::new([0; _]);
     let mut warned = 0;
     for link in built.iter().flat_map(|built| &built.links) {
         let mut target = LowerName::new();
@@ -231,7 +232,8 @@ fn resolve_links(
         let found = zone.find(&target, target.depth(), key.name(&target));
         let has_address = found.is_some_and(|at| {
             let node = zone.node(at);
-            node.rrset(rtype::A).is_some() || node.rrset(rtype::AAAA).is_some()
+            (node.rrset(rtype::A).is_some() || node.rrset(rtype::AAAA).is_some())
+                && !is_below_dname(zone, node, &target, key, &mut hashes)
         });
         match found {
             Some(at) if has_address => {
@@ -255,6 +257,23 @@ fn resolve_links(
             _ => {}
         }
     }
+}
+
+/// Whether a DNAME stands for `name`, whose node has addresses nobody can ask for.
+fn is_below_dname(
+    zone: &Zone,
+    node: Node<'_>,
+    name: &LowerName,
+    key: HashKey,
+    hashes: &mut SuffixHashes,
+) -> bool {
+    if node.flags() & flag::OCCLUDED == 0 {
+        return false;
+    }
+    key.suffixes(name, hashes);
+    let depth = node.cut_depth();
+    let hiding = zone.find(name, depth, hashes[depth]).expect("it was found to hide the node");
+    zone.node(hiding).flags() & flag::CUT == 0
 }
 
 //----------- The apex -------------------------------------------------------
