@@ -342,12 +342,14 @@ fn a_name_without_an_nsec3(asked: &Asked<'_>) -> bool {
 //# The DS resource record type is unusual in that it appears only on the parent zone's side of a
 //# zone cut.
 // It names no other exception from the referral of RFC 1034, 4.3.2, step 3b. BIND and PowerDNS
-// answer for the NSEC at a cut.
+// answer for the NSEC at a cut; BIND at the end of a chain too.
 fn the_nsec_at_a_cut(asked: &Asked<'_>) -> bool {
+    let (ours, theirs) = (&asked.ours.answer, &asked.theirs.answer);
+    let more: Vec<_> = theirs.difference(ours).collect();
+    let direct = ours.is_empty() && !asked.ours.authoritative;
     ["bind", "powerdns"].contains(&asked.peer)
         && qtype(asked.query) == rtype::NSEC
-        && !asked.ours.authoritative
-        && asked.ours.answer.is_empty()
+        && (direct || ours.is_subset(theirs) && all_are(&more, "nsec"))
         && asked.ours.authority.iter().any(|record| record.contains(" in ns "))
 }
 
