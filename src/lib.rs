@@ -15,5 +15,6 @@ pub mod memory;
 pub mod net;
 pub mod server;
 pub mod snapshot;
+pub mod tsig;
 pub mod wire;
 pub mod zone;

@@ -70,6 +70,13 @@ pub const NSEC3_ITERATIONS_DEFAULT: u16 = 150;
 /// NSEC3 iterations that may be configured (RFC 5155, 10.3: for the largest keys).
 pub const NSEC3_ITERATIONS_MAX: i64 = 2500;
 
+//----------- TSIG -----------------------------------------------------------
+
+/// Seconds that the clocks of two servers may differ (RFC 8945, 10: recommended).
+pub const TSIG_FUDGE_SECONDS: u16 = 300;
+/// Messages without a signature between two that have one (RFC 8945, 5.3.1).
+pub const TSIG_UNSIGNED_MAX: usize = 99;
+
 //----------- Streams --------------------------------------------------------
 
 /// TCP connections open at once unless configured.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("memory", &["limits", "memory"]),
     ("wire", &["limits", "memory", "wire"]),
+    ("tsig", &["limits", "wire", "tsig"]),
     ("zone", &["limits", "memory", "wire", "zone"]),
     ("snapshot", &["limits", "memory", "wire", "zone", "snapshot"]),
     ("answer", &["limits", "memory", "wire", "zone", "snapshot", "answer"]),

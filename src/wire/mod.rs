@@ -2,6 +2,7 @@
 //! unsafe, no panic on any bytes.
 
 mod lower;
+pub mod message;
 mod name;
 pub mod query;
 pub mod rcode;
