@@ -5,16 +5,19 @@
 //! a query; `tests/tidy.rs` holds the layers below to their rules.
 //!
 //! ```text
-//! server ─┬─> answer ──> snapshot ──> zone ──> { wire, memory } ──> limits
-//!         └─> net ────────────────────────────────────────────────> limits
+//! server ─┬─> answer ───┬─> snapshot ──> { zone, policy } ──> { wire, tsig, memory } ──> limits
+//!         ├─> transfer ─┘
+//!         └─> net ─────────────────────────────────────────────────────────────────> limits
 //! ```
 
 pub mod answer;
 pub mod limits;
 pub mod memory;
 pub mod net;
+pub mod policy;
 pub mod server;
 pub mod snapshot;
+pub mod transfer;
 pub mod tsig;
 pub mod wire;
 pub mod zone;

@@ -9,8 +9,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &["limits", "memory", "wire"]),
     ("tsig", &["limits", "wire", "tsig"]),
     ("zone", &["limits", "memory", "wire", "zone"]),
-    ("snapshot", &["limits", "memory", "wire", "zone", "snapshot"]),
+    ("policy", &["limits", "wire", "policy"]),
+    ("snapshot", &["limits", "memory", "wire", "tsig", "policy", "zone", "snapshot"]),
     ("answer", &["limits", "memory", "wire", "zone", "snapshot", "answer"]),
+    ("transfer", &["limits", "wire", "tsig", "policy", "zone", "snapshot", "transfer"]),
     ("net", &["limits", "memory", "net"]),
 ];
 

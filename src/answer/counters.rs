@@ -33,6 +33,7 @@ impl DropReason {
 pub struct Counters {
     rcodes: [AtomicU64; 24],
     truncated: AtomicU64,
+    deferred: AtomicU64,
     drops: [AtomicU64; DropReason::ALL.len()],
 }
 
@@ -80,6 +81,11 @@ impl Counters {
         }
     }
 
+    /// Counts one query whose reply comes later.
+    pub fn count_deferred(&self) {
+        add(&self.deferred, 1);
+    }
+
     /// Counts one query without a reply.
     #[inline(always)]
     pub fn count_drop(&self, reason: DropReason) {
@@ -94,6 +100,7 @@ impl Counters {
         replies
             .map(move |(name, counter)| ("reply", *name, load(counter)))
             .chain(std::iter::once(("reply", "truncated", load(&self.truncated))))
+            .chain(std::iter::once(("reply", "deferred", load(&self.deferred))))
             .chain(drops.map(move |(reason, counter)| ("drop", reason.name(), load(counter))))
     }
 }

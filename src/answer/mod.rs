@@ -33,10 +33,11 @@ use crate::limits::{
     NAME_LABELS_MAX,
 };
 use crate::snapshot::{Snapshot, ZoneState};
+use crate::wire::message::opcode;
 use crate::wire::query::{Fault, Query, read_query};
 use crate::wire::rcode::{
-    BADVERS, EDE_INVALID_QUERY_TYPE, EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, EDE_NOT_SUPPORTED,
-    FORMERR, NOTIMP, REFUSED, Rcode, SERVFAIL,
+    BADVERS, EDE_INVALID_QUERY_TYPE, EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, FORMERR, NOTIMP,
+    REFUSED, Rcode, SERVFAIL,
 };
 use crate::wire::{LowerName, rtype};
 use crate::zone::nsec3::Hash;
@@ -72,9 +73,16 @@ pub enum Verdict {
     Defer(Ticket),
 }
 
-/// Deferred work. There is none yet: authority answers at once.
+/// Why a query is not answered at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(pub u32);
+pub enum Ticket {
+    /// A whole zone, or what changed in one, over a stream.
+    Transfer,
+    /// A zone is said to have changed.
+    Notify,
+    /// It has a TSIG record to verify, and its answer is to be signed.
+    Signed,
+}
 
 /// A request and its reply slot.
 pub struct Exchange<'a> {
@@ -124,6 +132,7 @@ enum Task {
     /// An answer without records; whether the question is repeated.
     Code(Rcode, Option<u16>, u8),
     Chaos,
+    Defer(Ticket),
     /// The name is hashed; its zone is to be found.
     Find,
     Search,
@@ -157,6 +166,11 @@ impl Plan {
                     Fault::Response => Task::Drop(DropReason::Response),
                     Fault::Malformed => Task::Code(FORMERR, None, 0),
                     Fault::Opcode(end) => {
+                        let opcode = exchange.buffer[2] >> 3 & 0xF;
+                        if opcode == opcode::NOTIFY && end > HEADER_LEN {
+                            self.task = Task::Defer(Ticket::Notify);
+                            return;
+                        }
                         self.query.question_end = end;
                         Task::Code(NOTIMP, None, u8::from(end > HEADER_LEN))
                     }
@@ -169,6 +183,9 @@ impl Plan {
     #[inline]
     fn decide(&mut self, snapshot: &Snapshot, transport: Transport) -> Task {
         let query = self.query;
+        if query.signed {
+            return Task::Defer(Ticket::Signed);
+        }
         //= RFC 6891, 6.1.3
         //# If a responder does not implement the VERSION level of the
         //# request, then it MUST respond with RCODE=BADVERS.
@@ -192,7 +209,9 @@ impl Plan {
             rtype::AXFR if transport == Transport::Datagram => {
                 return Task::Code(FORMERR, None, 1);
             }
-            rtype::AXFR => return Task::Code(REFUSED, Some(EDE_NOT_SUPPORTED), 1),
+            rtype::AXFR | rtype::IXFR if transport == Transport::Stream => {
+                return Task::Defer(Ticket::Transfer);
+            }
             //= RFC 1995, 2
             //# the server ... may also be a single SOA record
             rtype::IXFR => self.query.qtype = rtype::SOA,
@@ -361,6 +380,10 @@ fn write(
         counters.count_drop(reason);
         return Verdict::Drop(reason);
     }
+    if let Task::Defer(ticket) = plan.task {
+        counters.count_deferred();
+        return Verdict::Defer(ticket);
+    }
     let identity = snapshot.identity();
     let limit = match (exchange.transport, plan.query.edns) {
         (Transport::Stream, _) => MESSAGE_SIZE_MAX,
@@ -379,7 +402,7 @@ fn write(
         }
         Task::Chaos => chaos::answer(identity, &plan.name, plan.query.qtype, &mut reply),
         Task::Search => follow(snapshot, plan, chain, &mut reply),
-        Task::Drop(_) | Task::Find => {}
+        Task::Drop(_) | Task::Defer(_) | Task::Find => {}
     }
     counters.count_reply(reply.rcode, reply.truncated);
     Verdict::Reply(reply.finish(question_count))

@@ -209,6 +209,7 @@ impl Loader {
         let snapshot = self.zones.load(&next, cores::allowed().len());
         // What cannot change stays as it runs, so that the next reload says so again.
         self.config.identity = next.identity;
+        self.config.keys = next.keys;
         self.config.zones = next.zones;
         let generation = snapshot.generation();
         drop(self.published.publish(snapshot));
@@ -225,6 +226,7 @@ fn fixed_differences(running: &Config, next: &Config) -> Vec<&'static str> {
         ("cores", running.cores != next.cores),
         ("path", running.path != next.path),
         ("user", running.user != next.user),
+        ("state", running.state != next.state),
         ("receive_buffer", running.receive_buffer != next.receive_buffer),
         ("tcp", tcp(running) != tcp(next)),
     ]

@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod control;
 mod cores;
+mod deferred;
 mod explain;
 mod keys;
 mod report;

@@ -14,7 +14,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,13 @@ use tokio::time::{sleep, timeout};
 use crate::answer::{CoreState, Exchange, Transport, Verdict, answer_batch};
 use crate::limits::{MESSAGE_SIZE_MAX, STREAM_CONNECTIONS_PER_PEER_MAX};
 use crate::memory::epoch::Reader;
+use crate::policy::subscriber;
 use crate::snapshot::Snapshot;
+use crate::transfer::outgoing::{self, Outgoing};
+use crate::tsig::Session;
+
+use super::deferred::{Request, Response, respond, wall_clock};
+use super::report::say;
 
 /// How long a peer may take to accept replies or to finish a query it has begun.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -63,6 +69,7 @@ pub struct StreamCounters {
     refused_peer: AtomicU64,
     slow_closed: AtomicU64,
     accept_failed: AtomicU64,
+    transfers: AtomicU64,
 }
 
 impl StreamCounters {
@@ -77,6 +84,7 @@ impl StreamCounters {
             ("refused_peer", &self.refused_peer),
             ("slow_closed", &self.slow_closed),
             ("accept_failed", &self.accept_failed),
+            ("transfers", &self.transfers),
         ]
         .into_iter()
         .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
@@ -155,16 +163,6 @@ impl Places {
     }
 }
 
-/// Whoever has one IPv6 address has its whole /64.
-fn peer_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() => {
-            Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into()
-        }
-        address => address.to_canonical(),
-    }
-}
-
 //----------- Serving --------------------------------------------------------
 
 /// What all connections share: they take turns on one thread.
@@ -228,12 +226,12 @@ async fn accept(listener: TcpListener, shared: Rc<Shared>) {
             sleep(PAUSE).await;
             continue;
         };
-        let Some(number) = admit(&shared, peer_of(address.ip())) else { continue };
+        let Some(number) = admit(&shared, subscriber(address.ip())) else { continue };
         add(&shared.counters.accepted);
         let of_task = Rc::clone(&shared);
         let task = tokio::task::spawn_local(async move {
             // Whatever ends a connection concerns only its peer.
-            let _ = converse(stream, number, &of_task).await;
+            let _ = converse(stream, address.ip(), number, &of_task).await;
             of_task.places.borrow_mut().leave(number);
         });
         if let Some(place) = shared.places.borrow_mut().open.get_mut(&number) {
@@ -262,7 +260,12 @@ fn admit(shared: &Shared, peer: IpAddr) -> Option<u64> {
 //----------- One connection -------------------------------------------------
 
 /// Answers one connection until it ends.
-async fn converse(mut stream: TcpStream, number: u64, shared: &Shared) -> io::Result<()> {
+async fn converse(
+    mut stream: TcpStream,
+    peer: IpAddr,
+    number: u64,
+    shared: &Shared,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut received = vec![0; RECEIVE_LEN];
     let mut replies = Vec::new();
@@ -287,12 +290,13 @@ async fn converse(mut stream: TcpStream, number: u64, shared: &Shared) -> io::Re
         let mut at = 0;
         while let Some(query) = whole_query(&received[at..len]) {
             at += 2 + query.len();
-            let end = !answer(shared, query, &mut replies);
-            if end || replies.len() >= REPLIES_LEN {
-                send(&mut stream, &mut replies, shared).await?;
-            }
-            if end {
-                return Ok(());
+            match answer(shared, query, peer, &mut replies) {
+                Answered::Reply if replies.len() < REPLIES_LEN => {}
+                Answered::Reply => send(&mut stream, &mut replies, shared).await?,
+                Answered::Silence => return send(&mut stream, &mut replies, shared).await,
+                Answered::Transfer(outgoing, session) => {
+                    transfer(&mut stream, &mut replies, shared, *outgoing, session).await?;
+                }
             }
         }
         send(&mut stream, &mut replies, shared).await?;
@@ -331,8 +335,18 @@ async fn fill(stream: &mut TcpStream, received: &mut Vec<u8>, len: &mut usize) -
     Ok(())
 }
 
-/// Appends the reply to `query`. `false` if there is none: such a peer is not talked to further.
-fn answer(shared: &Shared, query: &[u8], replies: &mut Vec<u8>) -> bool {
+/// What became of one query.
+enum Answered {
+    /// The reply was appended.
+    Reply,
+    /// There is none: such a peer is not talked to further.
+    Silence,
+    /// The replies are still to be written.
+    Transfer(Box<Outgoing>, Option<Session>),
+}
+
+/// Appends the reply to `query`.
+fn answer(shared: &Shared, query: &[u8], peer: IpAddr, replies: &mut Vec<u8>) -> Answered {
     add(&shared.counters.queries);
     let mut scratch = shared.scratch.borrow_mut();
     scratch[..query.len()].copy_from_slice(query);
@@ -344,11 +358,58 @@ fn answer(shared: &Shared, query: &[u8], replies: &mut Vec<u8>) -> bool {
     }];
     let mut snapshot = shared.snapshot.borrow_mut();
     let mut core = shared.core.borrow_mut();
-    answer_batch(&snapshot.pin(), shared.started.elapsed(), &mut core, &mut exchange);
-    let Verdict::Reply(len) = exchange[0].verdict else { return false };
-    replies.extend((len as u16).to_be_bytes());
-    replies.extend(&scratch[..len]);
-    true
+    let (snapshot, elapsed) = (snapshot.pin(), shared.started.elapsed());
+    answer_batch(&snapshot, elapsed, &mut core, &mut exchange);
+    match exchange[0].verdict {
+        Verdict::Reply(len) => append(replies, &scratch[..len]),
+        Verdict::Drop(_) => return Answered::Silence,
+        Verdict::Defer(_) => {
+            let request = Request { octets: query, peer, transport: Transport::Stream };
+            match respond(&snapshot, &mut core, elapsed, &request) {
+                Response::Reply(reply) => append(replies, &reply),
+                Response::Transfer(outgoing, session) => {
+                    return Answered::Transfer(outgoing, session);
+                }
+                Response::Silence => return Answered::Silence,
+            }
+        }
+    }
+    Answered::Reply
+}
+
+fn append(replies: &mut Vec<u8>, message: &[u8]) {
+    replies.extend((message.len() as u16).to_be_bytes());
+    replies.extend(message);
+}
+
+/// Sends all messages of a transfer; the connection may ask for more afterwards.
+async fn transfer(
+    stream: &mut TcpStream,
+    replies: &mut Vec<u8>,
+    shared: &Shared,
+    mut outgoing: Outgoing,
+    mut session: Option<Session>,
+) -> io::Result<()> {
+    add(&shared.counters.transfers);
+    let mut message = Vec::new();
+    loop {
+        match outgoing.next(&mut message) {
+            Ok(true) => {}
+            Ok(false) => return send(stream, replies, shared).await,
+            Err(outgoing::TooLarge) => {
+                say!(
+                    "zone {}: not transferred: a record of it is longer than a message",
+                    outgoing.zone().apex()
+                );
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        outgoing::sign(&mut session, &mut message, wall_clock());
+        append(replies, &message);
+        if replies.len() >= REPLIES_LEN {
+            send(stream, replies, shared).await?;
+        }
+    }
 }
 
 async fn send(stream: &mut TcpStream, replies: &mut Vec<u8>, shared: &Shared) -> io::Result<()> {
@@ -383,15 +444,6 @@ mod tests {
         assert_eq!(places.peers[&peer], 1);
         places.leave(first);
         assert!(places.peers.is_empty() && places.idle.is_empty() && places.open.is_empty());
-    }
-
-    #[test]
-    fn a_64_is_one_peer() {
-        let peer = |text: &str| peer_of(text.parse().unwrap());
-        assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:1:2:3"));
-        assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
-        assert_eq!(peer("::ffff:192.0.2.1"), peer("192.0.2.1"));
-        assert_ne!(peer("192.0.2.1"), peer("192.0.2.2"));
     }
 
     #[test]

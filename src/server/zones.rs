@@ -179,7 +179,7 @@ struct Held {
 impl Held {
     /// Whether loading `zone` again would give the same.
     fn is_current(&self, zone: &ZoneConfig) -> bool {
-        self.config == *zone
+        self.config.loads_as(zone)
             && matches!(self.state, ZoneState::Serving(_))
             && self.files.as_ref().is_some_and(|files| files.iter().all(FileRead::is_current))
     }
@@ -229,7 +229,9 @@ impl ZoneSet {
         self.generation += 1;
         let zones =
             self.zones.iter().map(|held| (held.config.name.clone(), held.state.clone())).collect();
-        Box::new(Snapshot::new(self.generation, self.key, config.identity.clone(), zones))
+        let rules = config.zones.iter().map(|zone| Arc::clone(&zone.rules)).collect();
+        let snapshot = Snapshot::new(self.generation, self.key, config.identity.clone(), zones);
+        Box::new(snapshot.with_access(Arc::clone(&config.keys), rules))
     }
 
     /// Says which zones have signatures that have expired or soon will.

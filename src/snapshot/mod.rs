@@ -10,10 +10,12 @@
 //! header are three memory accesses one after the other: a batch asks for them in three steps
 //! ([`Snapshot::prefetch_apex`], [`Snapshot::prefetch_entry`], [`Snapshot::prefetch_header`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::limits::ANSWER_SIZE_DEFAULT;
 use crate::memory::prefetch;
+use crate::policy::Rules;
+use crate::tsig::Keys;
 use crate::wire::{LowerName, Name};
 use crate::zone::{HashKey, SuffixHashes, Zone};
 
@@ -69,7 +71,13 @@ pub struct Snapshot {
     apexes: Box<[Apex]>,
     /// Bit `d`: some zone's apex has `d` labels.
     depths: u128,
+    /// What peers may do with each zone; empty: nothing with any.
+    rules: Vec<Arc<Rules>>,
+    keys: Arc<Keys>,
 }
+
+/// The rules of a zone that has none.
+static NOBODY: LazyLock<Rules> = LazyLock::new(Rules::default);
 
 #[derive(Clone, Copy, Default)]
 struct Apex {
@@ -111,7 +119,34 @@ impl Snapshot {
             depths |= 1 << lower.depth();
         }
         let (names, apexes) = (names.into(), apexes.into());
-        Snapshot { generation, key, identity, zones, names, apexes, depths }
+        let (rules, keys) = (Vec::new(), Arc::default());
+        Snapshot { generation, key, identity, zones, names, apexes, depths, rules, keys }
+    }
+
+    /// The same with `rules` for each zone, in their order, and the keys that peers sign with.
+    pub fn with_access(mut self, keys: Arc<Keys>, rules: Vec<Arc<Rules>>) -> Snapshot {
+        (self.keys, self.rules) = (keys, rules);
+        self
+    }
+
+    /// What peers may do with the zone at `index`.
+    pub fn rules(&self, index: usize) -> &Rules {
+        self.rules.get(index).map_or(&NOBODY, |rules| rules)
+    }
+
+    /// The keys that peers sign with.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The zone with exactly this name: its index.
+    pub fn zone_named(&self, name: &[u8]) -> Option<usize> {
+        let mut lower = LowerName::new();
+        lower.read(name)?;
+        let mut hashes = Box::new([0; _]);
+        self.key.suffixes(&lower, &mut hashes);
+        let found = self.find_zone(&lower, &hashes, lower.depth());
+        found.filter(|(_, depth)| *depth == lower.depth()).map(|(index, _)| index)
     }
 
     /// Which generation this is.

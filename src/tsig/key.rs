@@ -24,12 +24,8 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All of them, the one to choose first.
-    pub const ALL: [Algorithm; 4] = [
-        Algorithm::HmacSha256,
-        Algorithm::HmacSha384,
-        Algorithm::HmacSha512,
-        Algorithm::HmacSha1,
-    ];
+    pub const ALL: [Algorithm; 4] =
+        [Algorithm::HmacSha256, Algorithm::HmacSha384, Algorithm::HmacSha512, Algorithm::HmacSha1];
 
     /// As configurations write it.
     pub fn text(self) -> &'static str {

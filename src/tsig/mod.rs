@@ -21,6 +21,7 @@ use ring::hmac;
 
 use crate::limits::{TSIG_FUDGE_SECONDS, TSIG_UNSIGNED_MAX};
 use crate::wire::message::{Malformed, Message, add_to_count};
+use crate::wire::rcode::{FORMERR, NOTAUTH};
 
 use record::{Variables, append};
 
@@ -35,10 +36,6 @@ pub mod error {
     /// The MAC is shorter than is accepted.
     pub const BADTRUNC: u16 = 22;
 }
-
-/// The code of a response to what could not be verified.
-pub const NOTAUTH: u16 = 9;
-const FORMERR: u16 = 1;
 
 //----------- Requests -------------------------------------------------------
 
@@ -295,8 +292,11 @@ impl Key {
             return Match::Malformed;
         }
         let tag = context.sign();
-        let differing =
-            tag.as_ref().iter().zip(mac).fold(0, |differing, (ours, theirs)| differing | ours ^ theirs);
+        let differing = tag
+            .as_ref()
+            .iter()
+            .zip(mac)
+            .fold(0, |differing, (ours, theirs)| differing | ours ^ theirs);
         match differing {
             0 if mac.len() < self.mac_len_min() => Match::TooShort,
             0 => Match::Equal,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::wire::message::{CLASS_IN, Writer, header, opcode};
+use crate::wire::rcode::NOTAUTH;
 use crate::wire::{Name, rtype};
 
 const NOW: u64 = 1_700_000_000;

@@ -30,6 +30,8 @@ pub struct Query {
     pub question_end: usize,
     /// The OPT record (RFC 6891), if there was one.
     pub edns: Option<Edns>,
+    /// It has a TSIG record (RFC 8945).
+    pub signed: bool,
 }
 
 /// What the client said in its OPT record.
@@ -91,7 +93,7 @@ pub fn read_query(padded: &[u8], len: usize, name: &mut LowerName) -> Result<Que
         at = skip_record(message, at).ok_or(Fault::Malformed)?;
     }
     for _ in 0..count(10) {
-        at = read_additional(message, at, &mut query.edns)?;
+        at = read_additional(message, at, &mut query)?;
     }
     Ok(query)
 }
@@ -109,12 +111,13 @@ fn read_question(padded: &[u8], len: usize, name: &mut LowerName) -> Option<Quer
         qclass: u16::from_be_bytes([fixed[2], fixed[3]]),
         question_end: at + 4,
         edns: None,
+        signed: false,
     })
 }
 
-/// Reads one record of the additional section; keeps what OPT says.
+/// Reads one record of the additional section; keeps what OPT says, and that there is a TSIG.
 #[inline]
-fn read_additional(message: &[u8], at: usize, edns: &mut Option<Edns>) -> Result<usize, Fault> {
+fn read_additional(message: &[u8], at: usize, query: &mut Query) -> Result<usize, Fault> {
     let is_opt = message.len() >= at + 11
         && message[at] == 0
         && message[at + 1..at + 3] == rtype::OPT.to_be_bytes();
@@ -126,12 +129,13 @@ fn read_additional(message: &[u8], at: usize, edns: &mut Option<Edns>) -> Result
         if message[type_at..type_at + 2] == rtype::OPT.to_be_bytes() {
             return Err(Fault::Malformed);
         }
+        query.signed |= message[type_at..type_at + 2] == rtype::TSIG.to_be_bytes();
         return Ok(end);
     }
     //= RFC 6891, 6.1.1
     //# If a query message with more than one OPT RR is received, a FORMERR
     //# (RCODE=1) MUST be returned.
-    if edns.is_some() {
+    if query.edns.is_some() {
         return Err(Fault::Malformed);
     }
     let rdlen = u16::from_be_bytes([message[at + 9], message[at + 10]]) as usize;
@@ -144,7 +148,7 @@ fn read_additional(message: &[u8], at: usize, edns: &mut Option<Edns>) -> Result
         nsid |= u16::from_be_bytes([header[0], header[1]]) == OPTION_NSID;
         options = options.get(4 + option_len..).ok_or(Fault::Malformed)?;
     }
-    *edns = Some(Edns {
+    query.edns = Some(Edns {
         udp_size: u16::from_be_bytes([message[at + 3], message[at + 4]]),
         version: message[at + 6],
         dnssec_ok: message[at + 7] & 0x80 != 0,

@@ -17,6 +17,8 @@ pub const NOTIMP: Rcode = 4;
 pub const REFUSED: Rcode = 5;
 /// A name would have become too long (RFC 6672, 2.2).
 pub const YXDOMAIN: Rcode = 6;
+/// The server is not authoritative for the zone, or a signature does not hold (RFC 8945, 3).
+pub const NOTAUTH: Rcode = 9;
 /// The EDNS version is not supported.
 pub const BADVERS: Rcode = 16;
 
@@ -24,7 +26,7 @@ pub const BADVERS: Rcode = 16;
 pub const EDE_NOT_READY: u16 = 14;
 /// EDE: not authoritative for the name.
 pub const EDE_NOT_AUTHORITATIVE: u16 = 20;
+/// EDE: the client may not have this.
+pub const EDE_PROHIBITED: u16 = 18;
 /// EDE: a type that is no question.
 pub const EDE_INVALID_QUERY_TYPE: u16 = 30;
-/// EDE: the operation is not supported.
-pub const EDE_NOT_SUPPORTED: u16 = 21;

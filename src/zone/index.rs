@@ -86,6 +86,21 @@ impl Index {
         })
     }
 
+    /// The first node's position from slot `cursor` on, which is then past it.
+    pub fn next_position(&self, cursor: &mut usize) -> Option<usize> {
+        loop {
+            let (bucket, slot) = (*cursor / SLOTS * BUCKET_LEN, *cursor % SLOTS);
+            let line = self.buckets.get(bucket..bucket + BUCKET_LEN)?;
+            if slot < usize::from(line[COUNT_AT]) {
+                *cursor += 1;
+                let at = NODES_AT + slot * 4;
+                let unit = u32::from_le_bytes(line[at..at + 4].try_into().expect("four octets"));
+                return Some(unit as usize * 8);
+            }
+            *cursor += SLOTS - slot;
+        }
+    }
+
     /// Asks for the bucket of `hash`.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {

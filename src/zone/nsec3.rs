@@ -273,6 +273,11 @@ impl Chain {
         self.directory.len() + self.entries.len()
     }
 
+    /// The position of the block number `i` in the order of the hashes.
+    pub fn nth(&self, i: usize) -> Option<usize> {
+        (i < self.count).then(|| self.position(i))
+    }
+
     /// All blocks' positions in the order of the hashes.
     pub fn positions(&self) -> impl Iterator<Item = usize> {
         (0..self.count).map(|i| self.position(i))

@@ -129,6 +129,13 @@ pub enum Place<'z> {
     Block(nsec3::Block<'z>),
 }
 
+/// How far a walk over all places has come. Holds nothing of the zone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    slot: usize,
+    block: usize,
+}
+
 /// One RRset, its name and its signatures.
 pub struct Owned<'z> {
     /// The owner.
@@ -162,6 +169,28 @@ impl Zone {
         };
         let positions = chain.into_iter().flat_map(nsec3::Chain::positions);
         positions.chain(self.other_blocks.iter().copied()).map(|position| self.block(position))
+    }
+
+    /// The next place of a walk over all of them, in no order.
+    pub fn next_place(&self, cursor: &mut Cursor) -> Option<Place<'_>> {
+        if let Some(position) = self.index.next_position(&mut cursor.slot) {
+            // The nodes of a bucket are anywhere in the pool: the next is asked for ahead.
+            let mut ahead = cursor.slot;
+            if let Some(next) = self.index.next_position(&mut ahead) {
+                self.prefetch(next);
+            }
+            return Some(Place::Node(self.node(position)));
+        }
+        let chain = match &self.denial {
+            Denial::Nsec3(chain) => Some(chain),
+            _ => None,
+        };
+        let others_at = chain.map_or(0, nsec3::Chain::len);
+        let position = chain
+            .and_then(|chain| chain.nth(cursor.block))
+            .or_else(|| self.other_blocks.get(cursor.block.checked_sub(others_at)?).copied())?;
+        cursor.block += 1;
+        Some(Place::Block(self.block(position)))
     }
 
     /// All nodes and NSEC3 blocks, in no order.

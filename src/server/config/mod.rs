@@ -4,21 +4,29 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::{
     ANSWER_SIZE_DEFAULT, ANSWER_SIZE_MAX, ANSWER_SIZE_MIN, CORES_MAX, IDENTITY_LEN_MAX,
-    NSEC3_ITERATIONS_DEFAULT, NSEC3_ITERATIONS_MAX, STREAM_CONNECTIONS_DEFAULT,
-    STREAM_IDLE_SECONDS,
+    STREAM_CONNECTIONS_DEFAULT, STREAM_IDLE_SECONDS,
 };
 use crate::snapshot::Identity;
-use crate::wire::Name;
+use crate::tsig::Keys;
 
 use super::keys::{Errors, Table};
+
+mod secret;
+mod zone;
+
+pub use zone::{Dnssec, ZoneConfig};
 
 /// Octets of a socket's receive buffer unless configured: 40 ms of 200,000 queries a second, as
 /// the kernel counts them (some 1 KiB each).
 const RECEIVE_BUFFER_DEFAULT: usize = 8 << 20;
+
+/// The directory of [`Config::state`] unless configured, beside the configuration.
+const STATE_DEFAULT: &str = "state";
 
 //----------- Config ---------------------------------------------------------
 
@@ -33,58 +41,6 @@ pub enum PathChoice {
     Mmsg,
 }
 
-/// One zone to serve.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ZoneConfig {
-    /// Its name.
-    pub name: Name,
-    /// Its file; `None` is the sample zone in the binary.
-    pub file: Option<PathBuf>,
-    /// Whether a zone whose signatures a validator would refuse is served.
-    pub dnssec: Dnssec,
-    /// Whether a zone is served only if its ZONEMD (RFC 8976) is there and right.
-    pub zonemd: bool,
-    /// A zone with more NSEC3 iterations is not served: each question would cost so many hashes.
-    pub nsec3_iterations_max: u16,
-}
-
-/// What becomes of a zone with faults in its signatures or proofs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dnssec {
-    /// It is served as it is.
-    Serve,
-    /// It is not: the last good version goes on.
-    Strict,
-}
-
-impl ZoneConfig {
-    /// A zone with the defaults.
-    pub fn new(name: Name, file: Option<PathBuf>) -> ZoneConfig {
-        ZoneConfig {
-            name,
-            file,
-            dnssec: Dnssec::Serve,
-            zonemd: false,
-            nsec3_iterations_max: NSEC3_ITERATIONS_DEFAULT,
-        }
-    }
-
-    /// The zone that is served when nothing is configured.
-    pub fn sample() -> ZoneConfig {
-        ZoneConfig::new("example.".parse().expect("a name"), None)
-    }
-
-    /// What a `[[zone]]` says beside name and file.
-    fn more(&mut self, zone: &mut Table<'_>) {
-        let dnssec = [("serve", Dnssec::Serve), ("strict", Dnssec::Strict)];
-        self.dnssec = zone.choice("dnssec", &dnssec).unwrap_or(self.dnssec);
-        self.zonemd = zone.choice("zonemd", &[("ignore", false), ("verify", true)]) == Some(true);
-        if let Some(max) = zone.integer("nsec3_iterations_max", 0, NSEC3_ITERATIONS_MAX) {
-            self.nsec3_iterations_max = max as u16;
-        }
-    }
-}
-
 /// Everything that is configured.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -97,6 +53,9 @@ pub struct Config {
     pub receive_buffer: usize,
     pub stream_connections: usize,
     pub stream_idle: Duration,
+    /// Where zones of other servers are kept.
+    pub state: PathBuf,
+    pub keys: Arc<Keys>,
     pub zones: Vec<ZoneConfig>,
 }
 
@@ -111,6 +70,8 @@ impl Default for Config {
             receive_buffer: RECEIVE_BUFFER_DEFAULT,
             stream_connections: STREAM_CONNECTIONS_DEFAULT,
             stream_idle: Duration::from_secs(STREAM_IDLE_SECONDS),
+            state: PathBuf::from(STATE_DEFAULT),
+            keys: Arc::default(),
             zones: Vec::new(),
         }
     }
@@ -129,7 +90,7 @@ impl Config {
     /// Parses `text`; relative zone files lie in `directory`.
     pub fn parse(file: &str, text: &str, directory: &Path) -> Result<Config, String> {
         let errors = Errors::new(file, text);
-        let mut config = Config::default();
+        let mut config = Config { state: directory.join(STATE_DEFAULT), ..Config::default() };
         if let Some(root) = errors.parse() {
             let mut root = Table::new(&errors, root, "");
             match root.integer("version", 1, 1) {
@@ -138,22 +99,20 @@ impl Config {
                 None => errors.whole("the key \"version\" is missing: write version = 1"),
             }
             if let Some(mut server) = root.table("server") {
-                config.server(&mut server);
+                config.server(&mut server, directory);
                 server.finish();
             }
+            config.keys = Arc::new(secret::read_all(root.tables("key"), directory));
             let mut names = HashSet::new();
             for mut zone in root.tables("zone") {
-                let name = zone.parsed::<Name>("name", "a domain name such as example.org.");
-                let path = zone.string("file");
-                if let (Some(name), Some(path)) = (name, path) {
-                    if !names.insert(name.clone()) {
+                let read = ZoneConfig::read(&mut zone, directory, &config.keys);
+                if let Some(read) = read {
+                    if !names.insert(read.name.clone()) {
+                        let name = &read.name;
                         zone.error("name", &format!("zone {name} is named twice: remove one"));
                     }
-                    let mut config_of = ZoneConfig::new(name, Some(directory.join(path)));
-                    config_of.more(&mut zone);
-                    config.zones.push(config_of);
+                    config.zones.push(read);
                 }
-                zone.require(&["name", "file"]);
                 zone.finish();
             }
             root.finish();
@@ -161,7 +120,7 @@ impl Config {
         errors.into_result(config)
     }
 
-    fn server(&mut self, server: &mut Table<'_>) {
+    fn server(&mut self, server: &mut Table<'_>, directory: &Path) {
         if let Some(listen) = server.list::<SocketAddr>(
             "listen",
             "an address and a port such as \"192.0.2.1:53\" or \"[::]:53\"",
@@ -180,6 +139,9 @@ impl Config {
             self.path = path;
         }
         self.user = server.string("user").or(self.user.take());
+        if let Some(state) = server.string("state") {
+            self.state = directory.join(state);
+        }
         let (min, max) = (ANSWER_SIZE_MIN as i64, ANSWER_SIZE_MAX as i64);
         if let Some(size) = server.integer("answer_size_max", min, max) {
             self.identity.answer_size_max = size as usize;

@@ -1,0 +1,139 @@
+//! What the answer function defers: signatures to verify, transfers, notifications.
+//!
+//! ```text
+//!   message ──verify TSIG──> without it ──┬─ AXFR, IXFR ──> transfer::outgoing
+//!                                         ├─ NOTIFY ──────> whoever refreshes the zone
+//!                                         └─ a query ─────> answer_batch, the reply signed
+//! ```
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use crate::answer::{CoreState, Exchange, Ticket, Transport, Verdict, answer_batch};
+use crate::limits::{ANSWER_SIZE_MIN, HEADER_LEN, MESSAGE_SIZE_MAX};
+use crate::snapshot::Snapshot;
+use crate::transfer::outgoing::{self, Granted, Outgoing};
+use crate::tsig::{Session, Verified, verify_request, without_signature};
+use crate::wire::message::{Message, Writer, opcode};
+use crate::wire::rtype;
+
+/// Seconds since 1970, as TSIG counts them.
+pub fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// What a deferred message gets.
+pub enum Response {
+    /// One reply.
+    Reply(Vec<u8>),
+    /// A stream of them.
+    Transfer(Box<Outgoing>, Option<Session>),
+    /// None.
+    Silence,
+}
+
+/// One message and where it came from.
+pub struct Request<'a> {
+    /// The whole message.
+    pub octets: &'a [u8],
+    /// Who sent it.
+    pub peer: IpAddr,
+    /// How it came.
+    pub transport: Transport,
+}
+
+/// Answers a message that [`answer_batch`] deferred.
+pub fn respond(
+    snapshot: &Snapshot,
+    core: &mut CoreState,
+    elapsed: Duration,
+    request: &Request<'_>,
+) -> Response {
+    let Some(message) = Message::new(request.octets) else { return Response::Silence };
+    let now = wall_clock();
+    let (verified, end) = verify_request(snapshot.keys(), message, now);
+    let mut session = match verified {
+        Verified::Unsigned => None,
+        Verified::Signed(session) => Some(session),
+        Verified::Refused(refusal) => {
+            let mut reply = Writer::reply(message, refusal.rcode).into_octets();
+            refusal.sign(&mut reply, now);
+            return Response::Reply(reply);
+        }
+    };
+    let plain = without_signature(request.octets, end);
+    let Some(message) = Message::new(&plain) else { return Response::Silence };
+    let mut reply = match what_it_is(message, request.transport) {
+        Some(Ticket::Transfer) => {
+            let (key, reserve) = session
+                .as_ref()
+                .map_or((None, 0), |session| (Some(session.key().name()), session.signature_len()));
+            match outgoing::begin(snapshot, message, request.peer, key, reserve) {
+                Ok(Granted::Messages(outgoing)) => return Response::Transfer(outgoing, session),
+                Ok(Granted::Current(zone)) => outgoing::current(message, &zone),
+                Err(denied) => outgoing::denial(message, denied),
+            }
+        }
+        _ => {
+            let reserve = session.as_ref().map_or(0, Session::signature_len);
+            match answer(snapshot, core, elapsed, &plain, request.transport, reserve) {
+                Some(reply) => reply,
+                None => return Response::Silence,
+            }
+        }
+    };
+    outgoing::sign(&mut session, &mut reply, now);
+    Response::Reply(reply)
+}
+
+/// What a message without its signature would be deferred for.
+fn what_it_is(message: Message<'_>, transport: Transport) -> Option<Ticket> {
+    let question = message.question().ok()??;
+    match (message.opcode(), question.qtype) {
+        (opcode::NOTIFY, _) => Some(Ticket::Notify),
+        (opcode::QUERY, rtype::AXFR | rtype::IXFR) if transport == Transport::Stream => {
+            Some(Ticket::Transfer)
+        }
+        _ => None,
+    }
+}
+
+/// Answers a query as the cores do, with `reserve` octets of the message kept free.
+fn answer(
+    snapshot: &Snapshot,
+    core: &mut CoreState,
+    elapsed: Duration,
+    query: &[u8],
+    transport: Transport,
+    reserve: usize,
+) -> Option<Vec<u8>> {
+    let room = match transport {
+        Transport::Stream => MESSAGE_SIZE_MAX,
+        Transport::Datagram => {
+            udp_size(query).clamp(ANSWER_SIZE_MIN, snapshot.identity().answer_size_max)
+        }
+    };
+    let mut buffer = vec![0; (room - reserve).max(query.len()).max(HEADER_LEN)];
+    buffer[..query.len()].copy_from_slice(query);
+    let mut exchange = [Exchange {
+        buffer: &mut buffer,
+        query_len: query.len(),
+        transport,
+        verdict: Verdict::Reply(0),
+    }];
+    answer_batch(snapshot, elapsed, core, &mut exchange);
+    let Verdict::Reply(len) = exchange[0].verdict else { return None };
+    buffer.truncate(len);
+    Some(buffer)
+}
+
+/// The size of the answer that a query's OPT record allows.
+fn udp_size(query: &[u8]) -> usize {
+    let records = Message::new(query).and_then(|message| message.records().ok());
+    let opt = records
+        .into_iter()
+        .flatten()
+        .map_while(Result::ok)
+        .find(|record| record.rtype == rtype::OPT);
+    opt.map_or(ANSWER_SIZE_MIN, |opt| usize::from(opt.class))
+}

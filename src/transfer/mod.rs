@@ -1,0 +1,9 @@
+//! Zones on their way between servers, as state machines: octets and time come in, octets go out.
+//!
+//! ```text
+//!   request ──> outgoing ──> messages of a zone, one at a time          (primary)
+//!   messages ──> incoming ──> a zone that was checked                   (secondary)
+//! ```
+
+pub mod outgoing;
+mod pack;
