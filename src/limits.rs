@@ -3,6 +3,8 @@
 //! A limit that follows from another is derived from it or asserted against it here, so that
 //! changing one number either keeps the proof or fails to compile.
 
+use std::time::Duration;
+
 //----------- Names (RFC 1035, 2.3.4) ----------------------------------------
 
 /// Octets of one label.
@@ -76,6 +78,32 @@ pub const NSEC3_ITERATIONS_MAX: i64 = 2500;
 pub const TSIG_FUDGE_SECONDS: u16 = 300;
 /// Messages without a signature between two that have one (RFC 8945, 5.3.1).
 pub const TSIG_UNSIGNED_MAX: usize = 99;
+
+//----------- Transfers ------------------------------------------------------
+
+/// Octets one transfer in may have: a primary could go on for ever.
+pub const TRANSFER_OCTETS_MAX: u64 = 1 << 36;
+/// Records one transfer in may have.
+pub const TRANSFER_RECORDS_MAX: u64 = u32::MAX as u64;
+/// Transfers in at once.
+pub const TRANSFERS_IN_MAX: usize = 16;
+/// How long a primary may take to accept a connection.
+pub const TRANSFER_CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a primary may take for one message: at a few octets a second it does not hold a place.
+pub const TRANSFER_MESSAGE_MAX: Duration = Duration::from_secs(10);
+/// How long one transfer in may take.
+pub const TRANSFER_TIME_MAX: Duration = Duration::from_secs(3600);
+/// Datagrams that wait to be answered off the cores.
+pub const DEFERRALS_MAX: usize = 512;
+/// The shortest refresh interval that is followed: a SOA could ask for a request every second.
+pub const REFRESH_MIN: Duration = Duration::from_secs(2);
+/// The longest: a week without asking is long for any zone.
+pub const REFRESH_MAX: Duration = Duration::from_secs(7 * 86400);
+/// The shortest retry interval that is followed.
+pub const RETRY_MIN: Duration = Duration::from_secs(2);
+/// How soon a zone that has never come is asked for again, the first time.
+pub const RETRY_FIRST: Duration = Duration::from_secs(1);
+const _: () = assert!(RETRY_MIN.as_secs() <= REFRESH_MIN.as_secs());
 
 //----------- Streams --------------------------------------------------------
 

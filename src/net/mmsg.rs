@@ -22,7 +22,7 @@ use crate::memory::{HUGE_PAGE_LEN, Region};
 
 use super::batch::{Batch, Slot, Slots};
 use super::counters::PathCounters;
-use super::peer::{CONTROL_LEN, Control, NAME_LEN, PeerName, reply_control};
+use super::peer::{CONTROL_LEN, Control, NAME_LEN, Origin, PeerName, reply_control};
 use super::{PacketPath, sys};
 
 const _: () = assert!(BATCH_COUNT_MAX * DATAGRAM_BUFFER_LEN <= HUGE_PAGE_LEN);
@@ -154,6 +154,19 @@ impl PacketPath for MmsgPath {
             }
         }
         Ok(Batch::new(&mut self.slots))
+    }
+
+    fn origin(&self, index: usize) -> Origin {
+        let place = self.places[index];
+        let header = &self.headers[place].msg_hdr;
+        let wildcard = self.wildcard[self.current];
+        Origin {
+            socket: self.current,
+            name: self.names[place],
+            name_len: header.msg_namelen as usize,
+            control: self.controls[place],
+            control_len: if wildcard { header.msg_controllen } else { 0 },
+        }
     }
 
     fn send(&mut self) -> io::Result<()> {

@@ -20,6 +20,7 @@ mod uring;
 pub use batch::{Batch, Datagram};
 pub use counters::PathCounters;
 pub use mmsg::MmsgPath;
+pub use peer::{Origin, Replier};
 pub use sched::give_way;
 pub use sim::{Faults, SimPath};
 pub use uring::{UringPath, uring_available};
@@ -34,6 +35,9 @@ pub trait PacketPath {
     ///
     /// What the last batch did not answer is forgotten, so [`PacketPath::send`] comes first.
     fn receive(&mut self) -> io::Result<Batch<'_>>;
+
+    /// Where datagram `index` of the last batch came from; before [`PacketPath::send`].
+    fn origin(&self, index: usize) -> Origin;
 
     /// Sends every reply settled in the last batch and gives its buffers back.
     fn send(&mut self) -> io::Result<()>;

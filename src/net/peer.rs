@@ -9,6 +9,12 @@
 //! and the client would not recognise the reply. The control message is sent back as it came,
 //! except that the interface is left to the routes for IPv4.
 
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+use super::sys;
+
 /// Octets of a peer's address.
 pub const NAME_LEN: usize = size_of::<libc::sockaddr_in6>();
 /// Octets for one packet-info message of either family, aligned.
@@ -48,3 +54,86 @@ pub struct Control(pub [u8; CONTROL_LEN]);
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub struct PeerName(pub [u8; NAME_LEN]);
+
+//----------- Origin ---------------------------------------------------------
+
+/// Where a datagram came from, and how a reply that is sent later finds its way back.
+#[derive(Clone)]
+pub struct Origin {
+    /// Which of the path's sockets.
+    pub(super) socket: usize,
+    pub(super) name: PeerName,
+    pub(super) name_len: usize,
+    /// As received.
+    pub(super) control: Control,
+    /// 0 unless the socket has a wildcard address.
+    pub(super) control_len: usize,
+}
+
+impl Origin {
+    /// The peer's address.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        let name = &self.name.0[..self.name_len.min(NAME_LEN)];
+        let family = i32::from(u16::from_ne_bytes([*name.first()?, *name.get(1)?]));
+        let port = u16::from_be_bytes([*name.get(2)?, *name.get(3)?]);
+        match family {
+            libc::AF_INET => {
+                let octets: [u8; 4] = name.get(4..8)?.try_into().ok()?;
+                Some((Ipv4Addr::from(octets), port).into())
+            }
+            libc::AF_INET6 => {
+                let octets: [u8; 16] = name.get(8..24)?.try_into().ok()?;
+                Some((Ipv6Addr::from(octets), port).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Sends replies that were deferred, from the sockets their queries came in on.
+pub struct Replier {
+    sockets: Vec<UdpSocket>,
+}
+
+impl Replier {
+    /// For the path that will own `sockets`.
+    pub fn new(sockets: &[UdpSocket]) -> io::Result<Replier> {
+        let sockets = sockets.iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
+        Ok(Replier { sockets })
+    }
+
+    /// Sends `reply` back to `origin`; does not wait.
+    pub fn send(&self, origin: &Origin, reply: &[u8]) -> io::Result<()> {
+        let mut control = origin.control;
+        let len = reply_control(&mut control.0, origin.control_len);
+        let name = &origin.name.0[..origin.name_len.min(NAME_LEN)];
+        sys::send_message(self.sockets[origin.socket].as_fd(), name, &control.0[..len], reply)
+    }
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_as_the_kernel_writes_them() {
+        let mut origin = Origin {
+            socket: 0,
+            name: PeerName([0; NAME_LEN]),
+            name_len: 16,
+            control: Control([0; CONTROL_LEN]),
+            control_len: 0,
+        };
+        assert_eq!(origin.peer(), None);
+        origin.name.0[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+        origin.name.0[2..8].copy_from_slice(&[0, 53, 192, 0, 2, 1]);
+        assert_eq!(origin.peer(), Some("192.0.2.1:53".parse().unwrap()));
+        origin.name.0[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
+        assert_eq!(origin.peer(), None, "cut short");
+        origin.name_len = NAME_LEN;
+        origin.name.0[8..10].copy_from_slice(&[0x20, 1]);
+        assert_eq!(origin.peer(), Some("[2001::]:53".parse().unwrap()));
+    }
+}

@@ -17,6 +17,7 @@ use crate::memory::Region;
 use super::PacketPath;
 use super::batch::{Batch, Slot, Slots};
 use super::counters::PathCounters;
+use super::peer::{CONTROL_LEN, Control, NAME_LEN, Origin, PeerName};
 
 /// How often things go wrong, in 1024ths.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,6 +124,13 @@ impl PacketPath for SimPath {
         }
         self.counters.count_batch(self.slots.len());
         Ok(Batch::new(&mut self.slots))
+    }
+
+    fn origin(&self, index: usize) -> Origin {
+        let mut name = PeerName([0; NAME_LEN]);
+        name.0[..8].copy_from_slice(&self.tags[index].to_ne_bytes());
+        let control = Control([0; CONTROL_LEN]);
+        Origin { socket: 0, name, name_len: 0, control, control_len: 0 }
     }
 
     fn send(&mut self) -> io::Result<()> {

@@ -91,3 +91,30 @@ pub fn socket_drops(socket: BorrowedFd<'_>) -> Option<u64> {
     };
     (result == 0 && len as usize == size_of_val(&words)).then_some(u64::from(words[DROPS]))
 }
+
+/// Sends `octets` to the address `name`, with `control` if there is one; never waits.
+pub fn send_message(
+    socket: BorrowedFd<'_>,
+    name: &[u8],
+    control: &[u8],
+    octets: &[u8],
+) -> io::Result<()> {
+    let mut vector =
+        libc::iovec { iov_base: octets.as_ptr().cast_mut().cast(), iov_len: octets.len() };
+    // SAFETY:
+    // - `msghdr` is made of integers and pointers: all zeroes is a value of it.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_name = name.as_ptr().cast_mut().cast();
+    header.msg_namelen = name.len() as u32;
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    if !control.is_empty() {
+        header.msg_control = control.as_ptr().cast_mut().cast();
+        header.msg_controllen = control.len();
+    }
+    // SAFETY:
+    // - All pointers of the header describe slices that outlive the call, which only reads them.
+    // - The descriptor is open for as long as it is borrowed.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
+    if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -31,7 +31,7 @@ use crate::memory::{HUGE_PAGE_LEN, Region};
 
 use super::batch::{Batch, Slot, Slots};
 use super::counters::PathCounters;
-use super::peer::{CONTROL_LEN, Control, NAME_LEN, reply_control};
+use super::peer::{CONTROL_LEN, Control, NAME_LEN, Origin, PeerName, reply_control};
 use super::{PacketPath, sys};
 
 /// Buffers the kernel may fill: a burst of four batches. It goes round all of them, whatever the
@@ -364,6 +364,20 @@ impl PacketPath for UringPath {
             self.counters.count_batch(self.slots.len());
         }
         Ok(Batch::new(&mut self.slots))
+    }
+
+    fn origin(&self, index: usize) -> Origin {
+        let Place { buffer, socket, name_len } = self.places[index];
+        let start = BUFFERS_AT + buffer as usize * BUFFER_LEN + OUT_LEN;
+        let (mut name, mut control) = (PeerName([0; NAME_LEN]), Control([0; CONTROL_LEN]));
+        name.0.copy_from_slice(&self.memory[start..start + NAME_LEN]);
+        let wildcard = self.sockets[socket as usize].wildcard;
+        let control_at = start + NAME_LEN;
+        if wildcard {
+            control.0.copy_from_slice(&self.memory[control_at..control_at + CONTROL_LEN]);
+        }
+        let control_len = if wildcard { CONTROL_LEN } else { 0 };
+        Origin { socket: socket.into(), name, name_len: name_len.into(), control, control_len }
     }
 
     #[inline]

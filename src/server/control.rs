@@ -13,9 +13,9 @@
 //!   cores   ──┘                             as long as the cores leave it nothing
 //! ```
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 
@@ -23,15 +23,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use crate::memory::epoch::Published;
 use crate::net::give_way;
-use crate::snapshot::Snapshot;
 
 use super::config::Config;
-use super::cores;
+use super::loader::{self, SharedLoader};
 use super::report::{self, Reported, say};
 use super::startup::Thread;
-use super::zones::ZoneSet;
 
 /// Reads the configuration again.
 pub type Reread = dyn Fn() -> Result<Config, String> + Send + Sync;
@@ -106,7 +103,7 @@ pub fn catch() -> Result<Caught, String> {
 /// A server that answers.
 pub struct Running {
     /// What a reload works on.
-    pub loader: Loader,
+    pub loader: SharedLoader,
     /// Cores and TCP.
     pub threads: Vec<Thread>,
     /// Their counters.
@@ -120,7 +117,7 @@ const EXPIRIES_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
 /// Follows signals until one ends the server.
 pub fn run(server: Running, caught: Caught, reread: &Arc<Reread>) -> Result<(), String> {
-    let loader = Arc::new(Mutex::new(server.loader));
+    let loader = server.loader;
     let (mut reloading, mut again, mut failed) = (false, false, None);
     loop {
         let event = match caught.received.recv_timeout(EXPIRIES_INTERVAL) {
@@ -166,71 +163,19 @@ pub fn run(server: Running, caught: Caught, reread: &Arc<Reread>) -> Result<(), 
     failed.map_or(Ok(()), Err)
 }
 
-//----------- Loader ---------------------------------------------------------
-
-/// What a reload works on. Old zones are freed where it runs, never on a core.
-pub struct Loader {
-    /// The running configuration.
-    pub config: Config,
-    /// Its zones.
-    pub zones: ZoneSet,
-    /// Where the cores look.
-    pub published: Published<Snapshot>,
-}
+//----------- Reloading -------------------------------------------------------
 
 /// Reloads on a thread of its own, which takes only what the cores leave.
-fn start_reload(loader: &Arc<Mutex<Loader>>, events: &Sender<Event>, reread: &Arc<Reread>) -> bool {
+fn start_reload(loader: &SharedLoader, events: &Sender<Event>, reread: &Arc<Reread>) -> bool {
     let (loader, reread) = (Arc::clone(loader), Arc::clone(reread));
     let says = Says(events.clone(), Some(Event::Reloaded));
     let started = thread::Builder::new().name("ring53-loader".into()).spawn(move || {
         let _says = says;
         give_way();
-        loader.lock().unwrap_or_else(PoisonError::into_inner).reload(&*reread);
+        loader::lock(&loader).reload(&*reread);
     });
     if let Err(error) = &started {
         say!("not reloaded: cannot start a thread: {error}");
     }
     started.is_ok()
-}
-
-impl Loader {
-    fn reload(&mut self, reread: &Reread) {
-        let next = match reread() {
-            Ok(next) => next,
-            Err(error) => {
-                say!("not reloaded, the running configuration stays: {error}");
-                return;
-            }
-        };
-        let fixed = fixed_differences(&self.config, &next);
-        if !fixed.is_empty() {
-            say!("{}: changed in the configuration; restart to use it", fixed.join(", "));
-        }
-        let snapshot = self.zones.load(&next, cores::allowed().len());
-        // What cannot change stays as it runs, so that the next reload says so again.
-        self.config.identity = next.identity;
-        self.config.keys = next.keys;
-        self.config.zones = next.zones;
-        let generation = snapshot.generation();
-        drop(self.published.publish(snapshot));
-        let (serving, all) = self.zones.serving();
-        say!("reloaded: generation {generation} serves {serving} of {all} zones");
-    }
-}
-
-/// The keys that only a restart changes, and that `next` has changed.
-fn fixed_differences(running: &Config, next: &Config) -> Vec<&'static str> {
-    let tcp = |config: &Config| (config.stream_connections, config.stream_idle);
-    [
-        ("listen", running.listen != next.listen),
-        ("cores", running.cores != next.cores),
-        ("path", running.path != next.path),
-        ("user", running.user != next.user),
-        ("state", running.state != next.state),
-        ("receive_buffer", running.receive_buffer != next.receive_buffer),
-        ("tcp", tcp(running) != tcp(next)),
-    ]
-    .into_iter()
-    .filter_map(|(key, differs)| differs.then_some(key))
-    .collect()
 }

@@ -14,8 +14,9 @@ use crate::limits::{ANSWER_SIZE_MIN, HEADER_LEN, MESSAGE_SIZE_MAX};
 use crate::snapshot::Snapshot;
 use crate::transfer::outgoing::{self, Granted, Outgoing};
 use crate::tsig::{Session, Verified, verify_request, without_signature};
-use crate::wire::message::{Message, Writer, opcode};
-use crate::wire::rtype;
+use crate::wire::message::{Message, Writer, header, opcode};
+use crate::wire::rcode::{FORMERR, NOERROR, NOTAUTH, REFUSED};
+use crate::wire::{Name, rtype};
 
 /// Seconds since 1970, as TSIG counts them.
 pub fn wall_clock() -> u64 {
@@ -28,6 +29,8 @@ pub enum Response {
     Reply(Vec<u8>),
     /// A stream of them.
     Transfer(Box<Outgoing>, Option<Session>),
+    /// One reply, and the zone that is said to have changed.
+    Notified(Name, Vec<u8>),
     /// None.
     Silence,
 }
@@ -63,6 +66,7 @@ pub fn respond(
     };
     let plain = without_signature(request.octets, end);
     let Some(message) = Message::new(&plain) else { return Response::Silence };
+    let mut notified = None;
     let mut reply = match what_it_is(message, request.transport) {
         Some(Ticket::Transfer) => {
             let (key, reserve) = session
@@ -74,6 +78,14 @@ pub fn respond(
                 Err(denied) => outgoing::denial(message, denied),
             }
         }
+        Some(Ticket::Notify) => {
+            let key = session.as_ref().map(|session| session.key().name());
+            let (code, name) = notify(snapshot, message, request.peer, key);
+            notified = name;
+            let mut writer = Writer::reply(message, code);
+            writer.set_flags(header::AA);
+            writer.into_octets()
+        }
         _ => {
             let reserve = session.as_ref().map_or(0, Session::signature_len);
             match answer(snapshot, core, elapsed, &plain, request.transport, reserve) {
@@ -83,7 +95,25 @@ pub fn respond(
         }
     };
     outgoing::sign(&mut session, &mut reply, now);
-    Response::Reply(reply)
+    match notified {
+        Some(name) => Response::Notified(name, reply),
+        None => Response::Reply(reply),
+    }
+}
+
+/// What a NOTIFY gets (RFC 1996, 3.10 to 3.12), and the zone that is to be refreshed.
+fn notify(
+    snapshot: &Snapshot,
+    message: Message<'_>,
+    peer: IpAddr,
+    key: Option<&[u8]>,
+) -> (u16, Option<Name>) {
+    let Ok(Some(question)) = message.question() else { return (FORMERR, None) };
+    let Some(index) = snapshot.zone_named(&question.name) else { return (NOTAUTH, None) };
+    if !snapshot.rules(index).notify.allows(peer, key) {
+        return (REFUSED, None);
+    }
+    (NOERROR, Name::from_wire(&question.name).ok())
 }
 
 /// What a message without its signature would be deferred for.

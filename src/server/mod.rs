@@ -15,9 +15,13 @@ mod cores;
 mod deferred;
 mod explain;
 mod keys;
+mod loader;
 mod report;
+mod secondary;
 mod startup;
+mod state;
 mod stream;
+mod transfers;
 mod worker;
 mod zones;
 

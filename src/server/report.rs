@@ -49,6 +49,8 @@ pub enum Carried {
     Path(Arc<PathCounters>),
     /// Connections.
     Stream(Arc<super::stream::StreamCounters>),
+    /// Neither.
+    Nothing,
 }
 
 /// One line per thread, and one for the whole server. What is zero is left out.
@@ -64,6 +66,7 @@ pub fn print(threads: &[Reported]) {
             Carried::Path(path) => {
                 counts.extend(path.iter().map(|(name, count)| (format!("path.{name}"), count)));
             }
+            Carried::Nothing => {}
             Carried::Stream(stream) => {
                 counts.extend(stream.iter().map(|(name, count)| (format!("tcp.{name}"), count)));
             }

@@ -10,25 +10,29 @@
 use std::ffi::CString;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{self, User};
 use socket2::SockRef;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::answer::{CoreState, Counters};
+use crate::limits::DEFERRALS_MAX;
 use crate::memory::epoch::{Published, Reader};
 use crate::net::socket::{BindError, SocketOptions, bind_group, bind_stream};
-use crate::net::{MmsgPath, PacketPath, PathCounters, UringPath, uring_available};
+use crate::net::{MmsgPath, PacketPath, PathCounters, Replier, UringPath, uring_available};
 use crate::snapshot::Snapshot;
 
 use super::config::{Config, PathChoice};
-use super::control::{self, Event, Loader, Reread, Running, Says};
+use super::control::{self, Event, Reread, Running, Says};
+use super::loader::{self, Loader};
 use super::report::{Carried, Reported, say};
 use super::stream::{self, StreamCounters, StreamLimits};
+use super::transfers::{self, Told, Transfers};
+use super::worker::Deferrals;
 use super::zones::{ZoneSet, hash_key};
 use super::{cores, worker};
 
@@ -47,27 +51,55 @@ pub fn serve(config: Config, reread: &Arc<Reread>) -> Result<(), String> {
     let path = choose_path(config.path)?;
     let mut zones = ZoneSet::new(hash_key()?);
     let snapshot = zones.load(&config, cores::allowed().len().max(core_list.len()));
-    let mut published = Published::new(snapshot, core_list.len() + 1);
+    let mut published = Published::new(snapshot, core_list.len() + 2);
+    let (queue, deferrals) = tokio::sync::mpsc::channel(DEFERRALS_MAX);
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    let repliers = groups.iter().map(|sockets| Replier::new(sockets)).collect::<io::Result<_>>();
+    let repliers = repliers.map_err(|error| format!("cannot share the sockets: {error}"))?;
     caught.end_in_order();
     let stop = Arc::new(AtomicBool::new(false));
     let mut threads = Vec::new();
     let mut reported = Vec::new();
-    for (sockets, &core) in groups.into_iter().zip(&core_list) {
+    for (number, (sockets, &core)) in groups.into_iter().zip(&core_list).enumerate() {
+        let deferrals = Deferrals { core: number, queue: queue.clone() };
         let ended = Says(caught.events.clone(), Some(Event::Ended));
         let stop = Arc::clone(&stop);
-        let (thread, report) = start_core(core, path, sockets, published.reader(), stop, ended)?;
+        let (thread, report) =
+            start_core(core, path, sockets, published.reader(), deferrals, stop, ended)?;
         threads.push(thread);
         reported.push(report);
     }
     let ended = Says(caught.events.clone(), Some(Event::Ended));
     let (thread, report) =
-        start_stream(&config, listeners, published.reader(), Arc::clone(&stop), ended)?;
+        start_stream(&config, listeners, published.reader(), tell.clone(), &stop, ended)?;
     threads.push(thread);
     reported.push(report);
+    let answers = Arc::new(Counters::default());
+    let (snapshot, hash_key) = (published.reader(), zones.key());
     announce(&config, &addresses, &core_list, path, &zones);
     // Without a supervisor that wants to know, there is nobody to tell.
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-    let loader = Loader { config, zones, published };
+    let state = config.state.clone();
+    let loader = Arc::new(Mutex::new(Loader { config, zones, published, told: tell }));
+    loader::lock(&loader).tell();
+    let transfers = Transfers {
+        snapshot,
+        core: CoreState::new(Arc::clone(&answers)),
+        deferrals,
+        repliers,
+        told,
+        loader: Arc::clone(&loader),
+        state,
+        hash_key,
+        threads: cores::allowed().len(),
+    };
+    let ended = Says(caught.events.clone(), Some(Event::Ended));
+    let until = Arc::clone(&stop);
+    threads.push(spawn("ring53-transfers".into(), move || {
+        let _ended = ended;
+        transfers::run(transfers, &until)
+    })?);
+    reported.push(Reported { name: "transfers".into(), answers, carried: Carried::Nothing });
     control::run(Running { loader, threads, reported, stop }, caught, reread)
 }
 
@@ -258,6 +290,7 @@ fn start_core(
     path: PathChoice,
     sockets: Vec<UdpSocket>,
     snapshot: Reader<Snapshot>,
+    deferrals: Deferrals,
     stop: Arc<AtomicBool>,
     ended: Says,
 ) -> Result<(Thread, Reported), String> {
@@ -275,11 +308,11 @@ fn start_core(
         if path == PathChoice::Uring {
             let path = UringPath::new(sockets)?;
             announce(path.counters());
-            worker::run(path, snapshot, state, &stop)
+            worker::run(path, snapshot, state, &deferrals, &stop)
         } else {
             let path = MmsgPath::new(sockets)?;
             announce(path.counters());
-            worker::run(path, snapshot, state, &stop)
+            worker::run(path, snapshot, state, &deferrals, &stop)
         }
     })?;
     match started.recv() {
@@ -300,16 +333,18 @@ fn start_stream(
     config: &Config,
     listeners: Vec<TcpListener>,
     snapshot: Reader<Snapshot>,
-    stop: Arc<AtomicBool>,
+    told: UnboundedSender<Told>,
+    stop: &Arc<AtomicBool>,
     ended: Says,
 ) -> Result<(Thread, Reported), String> {
+    let stop = Arc::clone(stop);
     let limits = StreamLimits { connections: config.stream_connections, idle: config.stream_idle };
     let (answers, counters) = (Arc::new(Counters::default()), Arc::new(StreamCounters::default()));
     let carried = Carried::Stream(Arc::clone(&counters));
     let report = Reported { name: "tcp".into(), answers: Arc::clone(&answers), carried };
     let thread = spawn("ring53-tcp".into(), move || {
         let _ended = ended;
-        stream::run(listeners, snapshot, CoreState::new(answers), limits, counters, &stop)
+        stream::run(listeners, snapshot, CoreState::new(answers), limits, counters, told, &stop)
     })?;
     Ok((thread, report))
 }

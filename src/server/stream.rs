@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{AbortHandle, LocalSet};
 use tokio::time::{sleep, timeout};
 
@@ -35,6 +36,7 @@ use crate::tsig::Session;
 
 use super::deferred::{Request, Response, respond, wall_clock};
 use super::report::say;
+use super::transfers::Told;
 
 /// How long a peer may take to accept replies or to finish a query it has begun.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -174,6 +176,7 @@ struct Shared {
     counters: Arc<StreamCounters>,
     started: Instant,
     limits: StreamLimits,
+    told: UnboundedSender<Told>,
 }
 
 /// Serves `listeners` until `stop` is set, then finishes what it has begun to answer.
@@ -183,6 +186,7 @@ pub fn run(
     core: CoreState,
     limits: StreamLimits,
     counters: Arc<StreamCounters>,
+    told: UnboundedSender<Told>,
     stop: &AtomicBool,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -194,6 +198,7 @@ pub fn run(
         counters,
         started: Instant::now(),
         limits,
+        told,
     });
     let local = LocalSet::new();
     local.block_on(&runtime, async {
@@ -369,6 +374,10 @@ fn answer(shared: &Shared, query: &[u8], peer: IpAddr, replies: &mut Vec<u8>) ->
                 Response::Reply(reply) => append(replies, &reply),
                 Response::Transfer(outgoing, session) => {
                     return Answered::Transfer(outgoing, session);
+                }
+                Response::Notified(name, reply) => {
+                    let _ = shared.told.send(Told::Notified(name));
+                    append(replies, &reply);
                 }
                 Response::Silence => return Answered::Silence,
             }

@@ -14,7 +14,7 @@ use arrayvec::ArrayVec;
 use crate::answer::{CoreState, Exchange, Transport, Verdict, answer_batch};
 use crate::limits::BATCH_COUNT_MAX;
 use crate::memory::epoch::Reader;
-use crate::net::PacketPath;
+use crate::net::{Origin, PacketPath};
 use crate::snapshot::Snapshot;
 
 /// How long a core without work sleeps before it looks whether it should stop.
@@ -22,21 +22,61 @@ const WAIT: Duration = Duration::from_millis(200);
 /// How long a stopping core goes on answering what is there. Under load more is always there.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// A datagram that is answered later, by another thread.
+pub struct Deferral {
+    /// Which of the cores received it.
+    pub core: usize,
+    /// The message.
+    pub octets: Box<[u8]>,
+    /// Where its reply goes.
+    pub origin: Origin,
+}
+
+/// Where a core puts what it defers; what there is no room for is dropped.
+pub struct Deferrals {
+    /// The number of the core.
+    pub core: usize,
+    /// Bounded, so that nobody can fill the memory.
+    pub queue: tokio::sync::mpsc::Sender<Deferral>,
+}
+
+impl Deferrals {
+    /// The deferred messages of a batch, as many as there is room for.
+    #[cold]
+    fn keep(&self, lengths: &[usize], exchanges: &[Exchange<'_>]) -> Vec<(usize, Box<[u8]>)> {
+        let deferred = lengths.iter().zip(exchanges).enumerate();
+        deferred
+            .filter(|(_, (len, _))| **len == DEFERRED)
+            .map(|(i, (_, exchange))| (i, exchange.buffer[..exchange.query_len].into()))
+            .take(self.queue.capacity())
+            .collect()
+    }
+
+    fn push(&self, octets: Box<[u8]>, origin: Origin) {
+        // Somebody else may have taken the room: the peer asks again.
+        let _ = self.queue.try_send(Deferral { core: self.core, octets, origin });
+    }
+}
+
+/// In place of the length of a reply that comes later.
+const DEFERRED: usize = usize::MAX;
+
 /// Answers on `path` until `stop` is set, then what was received before.
 pub fn run<P: PacketPath>(
     mut path: P,
     mut snapshot: Reader<Snapshot>,
     mut core: CoreState,
+    deferrals: &Deferrals,
     stop: &AtomicBool,
 ) -> io::Result<()> {
     let started = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        if turn(&mut path, &mut snapshot, &mut core, started.elapsed())? == 0 {
+        if turn(&mut path, &mut snapshot, &mut core, deferrals, started.elapsed())? == 0 {
             path.wait(WAIT)?;
         }
     }
     let end = started.elapsed() + DRAIN;
-    while turn(&mut path, &mut snapshot, &mut core, started.elapsed())? > 0 {
+    while turn(&mut path, &mut snapshot, &mut core, deferrals, started.elapsed())? > 0 {
         if started.elapsed() >= end {
             break;
         }
@@ -50,6 +90,7 @@ pub fn turn<P: PacketPath>(
     path: &mut P,
     snapshot: &mut Reader<Snapshot>,
     core: &mut CoreState,
+    deferrals: &Deferrals,
     now: Duration,
 ) -> io::Result<usize> {
     let mut batch = path.receive()?;
@@ -58,6 +99,7 @@ pub fn turn<P: PacketPath>(
         return Ok(0);
     }
     let mut lengths = ArrayVec::<usize, BATCH_COUNT_MAX>::new();
+    let mut deferred = Vec::new();
     {
         let mut exchanges = ArrayVec::<Exchange<'_>, BATCH_COUNT_MAX>::new();
         exchanges.extend(batch.datagrams_mut().map(|datagram| Exchange {
@@ -69,11 +111,18 @@ pub fn turn<P: PacketPath>(
         answer_batch(&snapshot.pin(), now, core, &mut exchanges);
         lengths.extend(exchanges.iter().map(|exchange| match exchange.verdict {
             Verdict::Reply(len) => len,
-            Verdict::Drop(_) | Verdict::Defer(_) => 0,
+            Verdict::Drop(_) => 0,
+            Verdict::Defer(_) => DEFERRED,
         }));
+        if lengths.contains(&DEFERRED) {
+            deferred = deferrals.keep(&lengths, &exchanges);
+        }
     }
     for (index, len) in lengths.into_iter().enumerate() {
-        batch.settle(index, len);
+        batch.settle(index, if len == DEFERRED { 0 } else { len });
+    }
+    for (index, octets) in deferred {
+        deferrals.push(octets, path.origin(index));
     }
     path.send()?;
     Ok(count)
@@ -102,6 +151,9 @@ mod tests {
             self.0.push(0, QUERY);
             self.0.receive()
         }
+        fn origin(&self, index: usize) -> Origin {
+            self.0.origin(index)
+        }
         fn send(&mut self) -> io::Result<()> {
             self.0.send()?;
             self.0.take_replies();
@@ -113,6 +165,10 @@ mod tests {
         fn counters(&self) -> &Arc<PathCounters> {
             self.0.counters()
         }
+    }
+
+    fn nowhere() -> Deferrals {
+        Deferrals { core: 0, queue: tokio::sync::mpsc::channel(1).0 }
     }
 
     fn nothing_served() -> Reader<Snapshot> {
@@ -128,7 +184,7 @@ mod tests {
         (0..waiting).for_each(|tag| path.push(tag, QUERY));
         let counters = Arc::clone(path.counters());
         let core = CoreState::new(Arc::new(Counters::default()));
-        run(path, nothing_served(), core, &AtomicBool::new(true)).unwrap();
+        run(path, nothing_served(), core, &nowhere(), &AtomicBool::new(true)).unwrap();
         let sent = counters.iter().find(|(name, _)| *name == "sent").unwrap().1;
         assert_eq!(sent, waiting);
     }
@@ -140,7 +196,7 @@ mod tests {
         let stop = AtomicBool::new(false);
         let started = Instant::now();
         std::thread::scope(|scope| {
-            let running = scope.spawn(|| run(path, nothing_served(), core, &stop));
+            let running = scope.spawn(|| run(path, nothing_served(), core, &nowhere(), &stop));
             std::thread::sleep(Duration::from_millis(50));
             stop.store(true, Ordering::Relaxed);
             running.join().unwrap().unwrap();

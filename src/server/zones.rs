@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::limits::ZONE_FILE_SIZE_MAX;
 use crate::memory::Region;
@@ -21,6 +21,7 @@ use crate::zone::{
 
 use super::config::{Config, Dnssec, ZoneConfig};
 use super::report::say;
+use super::{deferred, state};
 
 /// Served when nothing is configured.
 const SAMPLE: &[u8] = include_bytes!("sample.zone");
@@ -174,6 +175,18 @@ struct Held {
     /// The files of `state`; `None` if they have since been replaced by something that failed,
     /// so that the next reload tries again.
     files: Option<Vec<FileRead>>,
+    /// How long ago a primary said that the zone is current, if it was restored from disk.
+    age: Option<Duration>,
+}
+
+/// One zone as those see it who move zones between servers.
+pub struct Tracked {
+    /// Its configuration.
+    pub config: ZoneConfig,
+    /// The version that is served.
+    pub zone: Option<Arc<Zone>>,
+    /// How old it was when it was restored from disk.
+    pub age: Option<Duration>,
 }
 
 impl Held {
@@ -207,7 +220,7 @@ impl ZoneSet {
             while let Some(i) = take_next(&next, config.zones.len()) {
                 if !large[i] {
                     let zone = &config.zones[i];
-                    let _ = slots[i].set(load_one(key, zone, before.get(&zone.name), 1));
+                    let _ = slots[i].set(load_one(key, config, zone, before.get(&zone.name), 1));
                 }
             }
         };
@@ -222,16 +235,51 @@ impl ZoneSet {
             .into_iter()
             .zip(&config.zones)
             .map(|(slot, zone)| {
-                let load_large = || load_one(key, zone, before.get(&zone.name), threads);
+                let load_large = || load_one(key, config, zone, before.get(&zone.name), threads);
                 slot.into_inner().unwrap_or_else(load_large)
             })
             .collect();
+        self.snapshot(config)
+    }
+
+    /// The next snapshot.
+    fn snapshot(&mut self, config: &Config) -> Box<Snapshot> {
         self.generation += 1;
         let zones =
             self.zones.iter().map(|held| (held.config.name.clone(), held.state.clone())).collect();
-        let rules = config.zones.iter().map(|zone| Arc::clone(&zone.rules)).collect();
+        let rules = self.zones.iter().map(|held| Arc::clone(&held.config.rules)).collect();
         let snapshot = Snapshot::new(self.generation, self.key, config.identity.clone(), zones);
         Box::new(snapshot.with_access(Arc::clone(&config.keys), rules))
+    }
+
+    /// The next snapshot, with `state` for the zone `name`; `None` if there is no such zone.
+    pub fn replace(
+        &mut self,
+        config: &Config,
+        name: &Name,
+        state: ZoneState,
+    ) -> Option<Box<Snapshot>> {
+        let held = self.zones.iter_mut().find(|held| held.config.name == *name)?;
+        held.state = state;
+        Some(self.snapshot(config))
+    }
+
+    /// All zones, for who moves them between servers.
+    pub fn tracked(&self) -> Vec<Tracked> {
+        let track = |held: &Held| Tracked {
+            config: held.config.clone(),
+            zone: match &held.state {
+                ZoneState::Serving(zone) => Some(Arc::clone(zone)),
+                ZoneState::Failed => None,
+            },
+            age: held.age,
+        };
+        self.zones.iter().map(track).collect()
+    }
+
+    /// The secret that the names of all zones are hashed with.
+    pub fn key(&self) -> HashKey {
+        self.key
     }
 
     /// Says which zones have signatures that have expired or soon will.
@@ -263,12 +311,22 @@ fn is_large(zone: &ZoneConfig) -> bool {
     fs::metadata(file).is_ok_and(|metadata| metadata.len() >= LARGE_FILE_LEN)
 }
 
-fn load_one(key: HashKey, zone: &ZoneConfig, held: Option<&Held>, threads: usize) -> Held {
+fn load_one(
+    key: HashKey,
+    server: &Config,
+    zone: &ZoneConfig,
+    held: Option<&Held>,
+    threads: usize,
+) -> Held {
     let config = zone.clone();
     if let Some(held) = held
         && held.is_current(zone)
     {
-        return Held { config, state: held.state.clone(), files: held.files.clone() };
+        let (state, files) = (held.state.clone(), held.files.clone());
+        return Held { config, state, files, age: held.age };
+    }
+    if !zone.primaries.is_empty() {
+        return restore_one(key, server, config, threads);
     }
     let started = Instant::now();
     let options = LoadOptions { key, threads, nsec3_iterations_max: zone.nsec3_iterations_max };
@@ -296,7 +354,8 @@ fn load_one(key: HashKey, zone: &ZoneConfig, held: Option<&Held>, threads: usize
         );
         say_expiry(&loaded, now());
         let files = files.read.into_inner().unwrap_or_else(PoisonError::into_inner);
-        return Held { config, state: ZoneState::Serving(Arc::new(loaded)), files: Some(files) };
+        let state = ZoneState::Serving(Arc::new(loaded));
+        return Held { config, state, files: Some(files), age: None };
     }
     let state = held.map_or(ZoneState::Failed, |held| held.state.clone());
     match &state {
@@ -309,7 +368,31 @@ fn load_one(key: HashKey, zone: &ZoneConfig, held: Option<&Held>, threads: usize
             zone.name,
         ),
     }
-    Held { config, state, files: None }
+    Held { config, state, files: None, age: None }
+}
+
+/// A zone of other servers, as it was when the last process ended, unless it is too old.
+fn restore_one(key: HashKey, server: &Config, config: ZoneConfig, threads: usize) -> Held {
+    let (name, files) = (&config.name, Some(Vec::new()));
+    let options = LoadOptions { key, threads, nsec3_iterations_max: config.nsec3_iterations_max };
+    let failed = |config| Held { config, state: ZoneState::Failed, files: None, age: None };
+    let zone = match state::restore(&server.state, name, &options) {
+        Ok(Some(zone)) => zone,
+        Ok(None) => return failed(config),
+        Err(error) => {
+            say!("zone {name}: {error}: it is transferred again");
+            return failed(config);
+        }
+    };
+    // A clock that was set back makes a zone no younger than it is: it is then asked for at once.
+    let confirmed = state::restore_confirmed(&server.state, name).unwrap_or(0);
+    let age = Duration::from_secs(deferred::wall_clock().saturating_sub(confirmed));
+    if age >= Duration::from_secs(zone.soa_numbers()[3].into()) {
+        say!("zone {name}: serial {} has expired: it is transferred again", zone.serial());
+        return failed(config);
+    }
+    say!("zone {name}: serial {}, kept from before", zone.serial());
+    Held { config, state: ZoneState::Serving(Arc::new(zone)), files, age: Some(age) }
 }
 
 //----------- Signatures -----------------------------------------------------
@@ -321,12 +404,16 @@ pub fn now() -> u32 {
 }
 
 /// Whether the configuration lets a zone that could be loaded serve.
-fn is_wanted(zone: &Zone, config: &ZoneConfig, threads: usize) -> bool {
+pub fn is_wanted(zone: &Zone, config: &ZoneConfig, threads: usize) -> bool {
     let checks = Checks { signatures: config.dnssec == Dnssec::Strict, digest: config.zonemd };
     if checks == Checks::default() {
         return true;
     }
-    let file = config.file.as_deref().unwrap_or(Path::new("sample.zone")).display().to_string();
+    let file = match (&config.file, config.primaries.first()) {
+        (Some(file), _) => file.display().to_string(),
+        (None, Some(primary)) => primary.to_string(),
+        (None, None) => "sample.zone".into(),
+    };
     let found = verify(zone, &file, now(), threads, checks);
     let errors: Vec<_> = found.iter().filter(|found| found.severity == Severity::Error).collect();
     for error in errors.iter().take(LOGGED_MAX) {

@@ -5,5 +5,8 @@
 //!   messages ──> incoming ──> a zone that was checked                   (secondary)
 //! ```
 
+pub mod change;
+pub mod incoming;
 pub mod outgoing;
 mod pack;
+pub mod refresh;

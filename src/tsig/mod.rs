@@ -167,6 +167,23 @@ pub enum Fault {
     Told(u16),
 }
 
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Fault::Malformed => "its TSIG cannot be read",
+            Fault::Missing => "it has none: do both sides have the key?",
+            Fault::OtherKey => "it has another key or algorithm",
+            Fault::BadMac => "the MAC is wrong: is the secret the same on both sides?",
+            Fault::BadTime => "its time is off: compare the clocks",
+            Fault::Told(error::BADSIG) => "the peer says BADSIG: is the secret the same there?",
+            Fault::Told(error::BADKEY) => "the peer says BADKEY: it does not know the key",
+            Fault::Told(error::BADTIME) => "the peer says BADTIME: compare the clocks",
+            Fault::Told(error::BADTRUNC) => "the peer says BADTRUNC: it wants longer MACs",
+            Fault::Told(_) => "the peer tells an error",
+        })
+    }
+}
+
 impl Session {
     /// A session after a request with this MAC.
     fn new(key: Key, mac: Vec<u8>) -> Session {

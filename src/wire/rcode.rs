@@ -30,3 +30,19 @@ pub const EDE_NOT_AUTHORITATIVE: u16 = 20;
 pub const EDE_PROHIBITED: u16 = 18;
 /// EDE: a type that is no question.
 pub const EDE_INVALID_QUERY_TYPE: u16 = 30;
+
+/// The name of a code, as dig prints it.
+pub fn name(rcode: Rcode) -> String {
+    match rcode {
+        NOERROR => "NOERROR".into(),
+        FORMERR => "FORMERR".into(),
+        SERVFAIL => "SERVFAIL".into(),
+        NXDOMAIN => "NXDOMAIN".into(),
+        NOTIMP => "NOTIMP".into(),
+        REFUSED => "REFUSED".into(),
+        YXDOMAIN => "YXDOMAIN".into(),
+        NOTAUTH => "NOTAUTH".into(),
+        BADVERS => "BADVERS".into(),
+        other => format!("RCODE{other}"),
+    }
+}

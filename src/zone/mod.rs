@@ -17,6 +17,7 @@ pub mod diagnostic;
 mod finish;
 mod hash;
 mod index;
+pub mod intake;
 pub mod node;
 pub mod nsec3;
 mod order;

@@ -24,6 +24,8 @@ use crate::zone::{Diagnostic, Severity, Source};
 use entry::Reader;
 use split::Start;
 
+pub use rdata::{expand_rdata, rdata_fits};
+
 //----------- Record ---------------------------------------------------------
 
 /// One record as read: names in `owner` and `rdata` are absolute, uncompressed, case as written.

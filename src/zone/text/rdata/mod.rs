@@ -147,6 +147,27 @@ pub(super) fn fields(rtype: u16) -> Option<&'static [Field]> {
     })
 }
 
+//----------- Octets ---------------------------------------------------------
+
+/// Appends the RDATA at `range` of a message with its names expanded. `false` if it does not have
+/// the form of its type; a type that is not known has any.
+pub fn expand_rdata(
+    rtype: u16,
+    message: &[u8],
+    range: std::ops::Range<usize>,
+    out: &mut Vec<u8>,
+) -> bool {
+    match fields(rtype) {
+        Some(fields) => shape::expand(fields, message, range, out),
+        None => message.get(range).map(|rdata| out.extend_from_slice(rdata)).is_some(),
+    }
+}
+
+/// Whether expanded RDATA has the form of its type.
+pub fn rdata_fits(rtype: u16, rdata: &[u8]) -> bool {
+    fields(rtype).is_none_or(|fields| shape::fits(fields, rdata))
+}
+
 //----------- Reading --------------------------------------------------------
 
 /// Reads the RDATA of `rtype` up to the end of the entry; appends its wire form to `out`.
@@ -200,7 +221,7 @@ fn generic(lexer: &mut Lexer<'_>, rtype: u16, out: &mut Vec<u8>) -> Read<()> {
         let expected = format!("{len} octets of hexadecimal digits, not {}", out.len());
         return Err(Fault::of(word, expected));
     }
-    if !fields(rtype).is_none_or(|fields| shape::fits(fields, out)) {
+    if !rdata_fits(rtype, out) {
         let expected = format!("RDATA of the form that {} has", rtype::name(rtype));
         return Err(Fault::of(word, expected));
     }

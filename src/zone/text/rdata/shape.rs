@@ -4,6 +4,7 @@
 //! comes from for records that no field reader has seen.
 
 use crate::wire::LowerName;
+use crate::wire::message::expand_name;
 
 use super::Field;
 
@@ -83,4 +84,30 @@ fn parameters(rdata: &[u8]) -> Option<usize> {
         at += 4 + usize::from(u16::from_be_bytes([header[2], header[3]]));
     }
     (at == rdata.len()).then_some(at)
+}
+
+/// Appends the RDATA at `range` of a message, made of `fields`, with its names expanded. `false` if
+/// it is not made of them.
+pub fn expand(
+    fields: &[Field],
+    message: &[u8],
+    range: std::ops::Range<usize>,
+    out: &mut Vec<u8>,
+) -> bool {
+    let mut at = range.start;
+    for &field in fields {
+        if field == Field::Name {
+            let Some(end) = expand_name(message, at, out) else { return false };
+            if end > range.end {
+                return false;
+            }
+            at = end;
+            continue;
+        }
+        let Some(rdata) = message.get(at..range.end) else { return false };
+        let Some(rest) = take(field, rdata) else { return false };
+        out.extend_from_slice(&rdata[..rdata.len() - rest.len()]);
+        at = range.end - rest.len();
+    }
+    at == range.end
 }

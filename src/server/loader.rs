@@ -1,0 +1,101 @@
+//! Who changes what is served: reloads, and zones that other servers send.
+//!
+//! ```text
+//!   SIGHUP ──> reload: configuration, files ──┐
+//!   transfers ──> install, withdraw ──────────┴──> ZoneSet ──> Snapshot ──> published
+//! ```
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::memory::epoch::Published;
+use crate::snapshot::{Snapshot, ZoneState};
+use crate::wire::Name;
+use crate::zone::Zone;
+
+use super::config::Config;
+use super::control::Reread;
+use super::cores;
+use super::report::say;
+use super::transfers::Told;
+use super::zones::ZoneSet;
+
+/// What a reload works on. Old zones are freed where it runs, never on a core.
+pub struct Loader {
+    /// The running configuration.
+    pub config: Config,
+    /// Its zones.
+    pub zones: ZoneSet,
+    /// Where the cores look.
+    pub published: Published<Snapshot>,
+    /// Who wants to know what is served.
+    pub told: UnboundedSender<Told>,
+}
+
+/// A loader that threads share.
+pub type SharedLoader = Arc<Mutex<Loader>>;
+
+/// The loader, whatever became of who had it before.
+pub fn lock(loader: &SharedLoader) -> MutexGuard<'_, Loader> {
+    loader.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Loader {
+    /// Reads the configuration and all files that changed; what fails stays as it was.
+    pub fn reload(&mut self, reread: &Reread) {
+        let next = match reread() {
+            Ok(next) => next,
+            Err(error) => {
+                say!("not reloaded, the running configuration stays: {error}");
+                return;
+            }
+        };
+        let fixed = fixed_differences(&self.config, &next);
+        if !fixed.is_empty() {
+            say!("{}: changed in the configuration; restart to use it", fixed.join(", "));
+        }
+        let snapshot = self.zones.load(&next, cores::allowed().len());
+        // What cannot change stays as it runs, so that the next reload says so again.
+        self.config.identity = next.identity;
+        self.config.keys = next.keys;
+        self.config.zones = next.zones;
+        let generation = snapshot.generation();
+        drop(self.published.publish(snapshot));
+        self.tell();
+        let (serving, all) = self.zones.serving();
+        say!("reloaded: generation {generation} serves {serving} of {all} zones");
+    }
+
+    /// Says which zones there are now.
+    pub fn tell(&self) {
+        // At the end nobody listens any more.
+        let _ = self.told.send(Told::Zones(self.zones.tracked(), Arc::clone(&self.config.keys)));
+    }
+
+    /// Serves `zone`, or, if it is too old, says SERVFAIL.
+    pub fn install(&mut self, name: &Name, zone: Option<Arc<Zone>>) {
+        let state = zone.map_or(ZoneState::Failed, ZoneState::Serving);
+        // A reload may have taken the zone out of the configuration.
+        if let Some(snapshot) = self.zones.replace(&self.config, name, state) {
+            drop(self.published.publish(snapshot));
+        }
+    }
+}
+
+/// The keys that only a restart changes, and that `next` has changed.
+fn fixed_differences(running: &Config, next: &Config) -> Vec<&'static str> {
+    let tcp = |config: &Config| (config.stream_connections, config.stream_idle);
+    [
+        ("listen", running.listen != next.listen),
+        ("cores", running.cores != next.cores),
+        ("path", running.path != next.path),
+        ("user", running.user != next.user),
+        ("state", running.state != next.state),
+        ("receive_buffer", running.receive_buffer != next.receive_buffer),
+        ("tcp", tcp(running) != tcp(next)),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}

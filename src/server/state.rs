@@ -1,0 +1,246 @@
+//! Zones of other servers on disk, so that a restart serves at once.
+//!
+//! ```text
+//!   NAME.zone       magic | owner len, owner | type | ttl | rdlen | rdata | ... | 0 | count | SHA-256
+//!   NAME.confirmed  seconds since 1970 when a primary last said that the zone is current
+//! ```
+//!
+//! A file is written beside the old one, synced and renamed: after a crash either is whole. What
+//! cannot be read is said and ignored: the zone is transferred again.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+
+use crate::limits::NAME_LEN_MAX;
+use crate::wire::{Name, rtype};
+use crate::zone::intake::Intake;
+use crate::zone::{LoadOptions, Zone};
+
+const MAGIC: &[u8; 16] = b"ring53 zone 1\r\n\0";
+
+/// The file of `name` with `ending` in `directory`.
+fn path(directory: &Path, name: &Name, ending: &str) -> PathBuf {
+    let mut file = String::new();
+    for octet in name.to_lowercase().to_string().trim_end_matches('.').bytes() {
+        match octet {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => file.push(char::from(octet)),
+            _ => file.push_str(&format!("%{octet:02x}")),
+        }
+    }
+    if file.is_empty() {
+        file.push_str("%root");
+    }
+    directory.join(format!("{file}.{ending}"))
+}
+
+/// Writes a file whole or not at all.
+fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let beside = path.with_extension("new");
+    let mut file = BufWriter::with_capacity(1 << 16, File::create(&beside)?);
+    write(&mut file)?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    File::open(directory)?.sync_all()
+}
+
+/// Everything written to it, and its digest.
+struct Digested<'a> {
+    out: &'a mut dyn Write,
+    digest: Context,
+}
+
+impl Digested<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.digest.update(octets);
+        self.out.write_all(octets)
+    }
+
+    fn record(&mut self, owner: &[u8], rtype: u16, ttl: u32, rdata: &[u8]) -> io::Result<()> {
+        self.write(&[owner.len() as u8])?;
+        self.write(owner)?;
+        self.write(&rtype.to_be_bytes())?;
+        self.write(&ttl.to_be_bytes())?;
+        self.write(&(rdata.len() as u16).to_be_bytes())?;
+        self.write(rdata)
+    }
+}
+
+/// Keeps `zone`.
+pub fn save(directory: &Path, zone: &Zone) -> Result<(), String> {
+    let path = path(directory, zone.apex(), "zone");
+    let write = |out: &mut dyn Write| {
+        let mut out = Digested { out, digest: Context::new(&SHA256) };
+        out.write(MAGIC)?;
+        let mut count = 0u64;
+        for rrset in zone.rrsets() {
+            let owner = rrset.owner.as_wire();
+            for record in &rrset.records {
+                out.record(owner, rrset.rtype, record.ttl, &record.rdata)?;
+            }
+            for record in &rrset.signatures {
+                out.record(owner, rtype::RRSIG, record.ttl, &record.rdata)?;
+            }
+            count += (rrset.records.len() + rrset.signatures.len()) as u64;
+        }
+        out.write(&[0])?;
+        out.write(&count.to_be_bytes())?;
+        let digest = out.digest.clone().finish();
+        out.out.write_all(digest.as_ref())
+    };
+    replace(&path, write).map_err(|error| failed(&path, "write", &error))
+}
+
+fn failed(path: &Path, what: &str, error: &io::Error) -> String {
+    format!("cannot {what} {}: {error}", path.display())
+}
+
+/// Reads what [`save`] kept; `None` if there is nothing.
+pub fn restore(
+    directory: &Path,
+    name: &Name,
+    options: &LoadOptions,
+) -> Result<Option<Zone>, String> {
+    let path = path(directory, name, "zone");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(&path, "read", &error)),
+    };
+    let intake = read(BufReader::with_capacity(1 << 16, file), name, options)
+        .map_err(|error| failed(&path, "read", &error))?;
+    let loaded = intake.finish(&path.display().to_string(), options);
+    match loaded.zone {
+        Some(zone) => Ok(Some(zone)),
+        None => {
+            let first = loaded.diagnostics.first().map(ToString::to_string).unwrap_or_default();
+            Err(format!("{}: not a zone: {first}", path.display()))
+        }
+    }
+}
+
+fn read(mut file: impl Read, name: &Name, options: &LoadOptions) -> io::Result<Intake> {
+    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_string());
+    let mut digest = Context::new(&SHA256);
+    let mut take = |octets: &mut [u8]| {
+        file.read_exact(octets)?;
+        digest.update(octets);
+        io::Result::Ok(())
+    };
+    let mut magic = [0; MAGIC.len()];
+    take(&mut magic)?;
+    if magic != *MAGIC {
+        return Err(bad("it is not a zone that ring53 kept"));
+    }
+    let mut intake = Intake::new(name, options);
+    let (mut owner, mut fixed, mut rdata) = ([0; NAME_LEN_MAX], [0; 8], Vec::new());
+    loop {
+        let mut len = [0];
+        take(&mut len)?;
+        if len == [0] {
+            break;
+        }
+        let owner = &mut owner[..usize::from(len[0])];
+        take(owner)?;
+        take(&mut fixed)?;
+        rdata.resize(usize::from(u16::from_be_bytes([fixed[6], fixed[7]])), 0);
+        take(&mut rdata)?;
+        let rtype = u16::from_be_bytes([fixed[0], fixed[1]]);
+        let ttl = u32::from_be_bytes([fixed[2], fixed[3], fixed[4], fixed[5]]);
+        if Name::from_wire(owner).is_err() || intake.record(owner, rtype, ttl, &rdata).is_err() {
+            return Err(bad("it is damaged"));
+        }
+    }
+    let mut count = [0; 8];
+    take(&mut count)?;
+    let expected = digest.finish();
+    let mut found = [0; SHA256_OUTPUT_LEN];
+    file.read_exact(&mut found)?;
+    if expected.as_ref() != found || u64::from_be_bytes(count) != u64::from(intake.record_count()) {
+        return Err(bad("it is damaged"));
+    }
+    Ok(intake)
+}
+
+/// Keeps when a primary last said that the zone is current.
+pub fn save_confirmed(directory: &Path, name: &Name, seconds: u64) -> Result<(), String> {
+    let path = path(directory, name, "confirmed");
+    let write = |out: &mut dyn Write| writeln!(out, "{seconds}");
+    replace(&path, write).map_err(|error| failed(&path, "write", &error))
+}
+
+/// When that was, if it is known.
+pub fn restore_confirmed(directory: &Path, name: &Name) -> Option<u64> {
+    fs::read_to_string(path(directory, name, "confirmed")).ok()?.trim().parse().ok()
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::{HashKey, Source, SourceText, Text, load};
+
+    struct Given(&'static str);
+
+    impl Source for Given {
+        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
+            Ok(SourceText { name: path.into(), text: Text::Static(self.0.as_bytes()) })
+        }
+    }
+
+    const TEXT: &str = "$TTL 60\n@ SOA ns h 7 2 3 4 5\n@ NS ns\nns A 192.0.2.1\nx TXT \"a\" \"b\"\n\
+                        *.y MX 1 ns\n";
+
+    fn options() -> LoadOptions {
+        LoadOptions::new(HashKey::new(*b"a secret of test"), 1)
+    }
+
+    fn records(zone: &Zone) -> Vec<String> {
+        let mut all: Vec<String> = zone
+            .rrsets()
+            .map(|rrset| {
+                let owner = Name::from_wire(rrset.owner.as_wire()).unwrap();
+                format!("{owner} {} {:?}", rrset.rtype, rrset.records)
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_and_what_is_damaged_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let name: Name = "A/b.example.".parse().unwrap();
+        let zone = load(&name, "x", &Given(TEXT), &options()).zone.unwrap();
+        assert!(restore(directory.path(), &name, &options()).unwrap().is_none());
+        save(directory.path(), &zone).unwrap();
+        let again = restore(directory.path(), &name, &options()).unwrap().unwrap();
+        assert_eq!(records(&again), records(&zone));
+        assert_eq!(again.serial(), 7);
+        let file = directory.path().join("a%2fb.example.zone");
+        let octets = fs::read(&file).unwrap();
+        for at in 0..octets.len() {
+            let mut damaged = octets.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&file, &damaged).unwrap();
+            assert!(restore(directory.path(), &name, &options()).is_err(), "octet {at}");
+            fs::write(&file, &octets[..at]).unwrap();
+            assert!(restore(directory.path(), &name, &options()).is_err(), "{at} octets");
+        }
+    }
+
+    #[test]
+    fn confirmed_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Name::root();
+        assert_eq!(restore_confirmed(directory.path(), &root), None);
+        save_confirmed(directory.path(), &root, 1_700_000_000).unwrap();
+        assert_eq!(restore_confirmed(directory.path(), &root), Some(1_700_000_000));
+    }
+}
