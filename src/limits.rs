@@ -53,6 +53,8 @@ pub const IDENTITY_LEN_MAX: usize = 255;
 
 /// Files open at once through `$INCLUDE`.
 pub const INCLUDE_DEPTH_MAX: usize = 16;
+/// Files that one zone may include: each of two lines that include their own file doubles them.
+pub const INCLUDE_COUNT_MAX: usize = 10_000;
 /// Octets of one zone file.
 pub const ZONE_FILE_SIZE_MAX: usize = 1 << 36;
 /// Octets of RDATA: its length field has 16 bits.
@@ -81,8 +83,8 @@ pub const TSIG_UNSIGNED_MAX: usize = 99;
 
 //----------- Transfers ------------------------------------------------------
 
-/// Octets one transfer in may have: a primary could go on for ever.
-pub const TRANSFER_OCTETS_MAX: u64 = 1 << 36;
+/// Octets one transfer in may have unless configured: a primary could go on for ever.
+pub const TRANSFER_OCTETS_DEFAULT: u64 = 1 << 33;
 /// Records one transfer in may have.
 pub const TRANSFER_RECORDS_MAX: u64 = u32::MAX as u64;
 /// Transfers in at once.
@@ -91,10 +93,20 @@ pub const TRANSFERS_IN_MAX: usize = 16;
 pub const TRANSFER_CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long a primary may take for one message: at a few octets a second it does not hold a place.
 pub const TRANSFER_MESSAGE_MAX: Duration = Duration::from_secs(10);
+/// How long a transfer may be slow.
+pub const TRANSFER_GRACE_SECONDS: u64 = 60;
+/// Octets a second that it must have had from then on.
+pub const TRANSFER_RATE_MIN: u64 = 1024;
+/// How soon after an attempt a NOTIFY leads to the next: anybody may forge one.
+pub const NOTIFY_INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// How long one transfer in may take.
 pub const TRANSFER_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Datagrams that wait to be answered off the cores.
 pub const DEFERRALS_MAX: usize = 512;
+/// Changes of one zone that are kept for IXFR.
+pub const JOURNAL_CHANGES_MAX: usize = 1000;
+/// Octets of them, unless the zone itself has more.
+pub const JOURNAL_OCTETS_MIN: usize = 1 << 20;
 /// The shortest refresh interval that is followed: a SOA could ask for a request every second.
 pub const REFRESH_MIN: Duration = Duration::from_secs(2);
 /// The longest: a week without asking is long for any zone.
@@ -109,7 +121,9 @@ const _: () = assert!(RETRY_MIN.as_secs() <= REFRESH_MIN.as_secs());
 
 /// TCP connections open at once unless configured.
 pub const STREAM_CONNECTIONS_DEFAULT: usize = 1024;
-/// TCP connections open at once from one peer address.
-pub const STREAM_CONNECTIONS_PER_PEER_MAX: usize = 64;
+/// TCP connections open at once from one client unless configured.
+pub const STREAM_CONNECTIONS_PER_CLIENT_DEFAULT: usize = 64;
+/// Queries of one TCP connection unless configured.
+pub const STREAM_QUERIES_DEFAULT: u64 = u64::MAX;
 /// Seconds an idle TCP connection stays (RFC 7766, 6.2.3: on the order of a few seconds).
 pub const STREAM_IDLE_SECONDS: u64 = 10;

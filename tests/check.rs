@@ -11,7 +11,6 @@ use std::path::Path;
 use std::process::Command;
 
 use process::{Process, ask};
-use support::query;
 use support::random_zone::{RandomZone, Signing, sign};
 
 const ZONE: &str = "\

@@ -378,7 +378,10 @@ fn tcp_gives_what_udp_had_to_cut() {
 #[test]
 fn tcp_is_bounded() {
     let (directory, ..) = zone_directory();
-    let config = write_config(directory.path(), "tcp = { connections = 2, idle = \"600ms\" }");
+    let config = write_config(
+        directory.path(),
+        "tcp = { connections = 2, idle = \"2400ms\", queries_per_connection = 9 }",
+    );
     let mut server = Process::start(&["--config", config.to_str().unwrap()]);
     let address = server.address();
     let mut first = connect(address);
@@ -403,6 +406,39 @@ fn tcp_is_bounded() {
     server.signal(Signal::SIGTERM);
     assert_eq!(server.end().code(), Some(0));
     assert!(server.said().contains("tcp.replaced=1"), "{}", server.said());
+}
+
+#[test]
+fn idle_and_slow_connections_stop_nobody() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const IDLE: usize = 10_000;
+    const SLOW: usize = 500;
+    let hard = getrlimit(Resource::RLIMIT_NOFILE).unwrap().1;
+    assert!(hard > (IDLE + SLOW + 200) as u64, "{hard} descriptors are too few for this test");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let (directory, ..) = zone_directory();
+    let tcp = "tcp = { connections = 20000, connections_per_client = 20000, idle = \"60s\" }";
+    let config = write_config(directory.path(), tcp);
+    let server = Process::start(&["--config", config.to_str().unwrap()]);
+    let address = server.address();
+    let idle: Vec<_> = (0..IDLE).map(|_| connect(address)).collect();
+    // Half a query each, and then nothing more.
+    let slow: Vec<_> = (0..SLOW)
+        .map(|_| {
+            let mut stream = connect(address);
+            stream.write_all(&framed(&question(1, "www.t"))[..9]).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..200 {
+        assert_eq!(ask(address, "www.t").0, NOERROR, "UDP");
+    }
+    for _ in 0..20 {
+        assert_eq!(ask_stream(&mut connect(address), "www.t").0, NOERROR, "a new connection");
+    }
+    let mut last = idle.into_iter().next_back().unwrap();
+    assert_eq!(ask_stream(&mut last, "www.t").0, NOERROR, "one that was idle");
+    drop(slow);
 }
 
 //----------- Refusals -------------------------------------------------------

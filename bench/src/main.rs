@@ -6,6 +6,7 @@ mod malformed;
 mod queries;
 mod reflect;
 mod spin;
+mod transfer;
 mod verify;
 mod zones;
 
@@ -97,6 +98,15 @@ enum Command {
         #[arg(long, default_value_t = 53)]
         seed: u64,
     },
+    /// Take a zone by AXFR as fast as the server gives it.
+    Transfer {
+        /// The server.
+        #[arg(long)]
+        server: SocketAddr,
+        /// The zone.
+        #[arg(long, default_value = "example.")]
+        zone: ring53::wire::Name,
+    },
     /// Measure how much of a core nothing else uses (SCHED_IDLE): prints the busy share.
     Spin {
         /// The core.
@@ -171,6 +181,7 @@ fn main() -> ExitCode {
         Command::Malformed { server, count, rate, seed } => {
             malformed::run(server, count, rate, seed)
         }
+        Command::Transfer { server, zone } => transfer::run(server, &zone),
         Command::Spin { core, seconds } => spin::run(core, Duration::from_secs_f64(seconds)),
         Command::Answer { shape, names, count } => answer::run(shape, names, count),
         Command::Last { shape, names } => {

@@ -49,10 +49,13 @@ impl FromStr for Prefix {
         let address: IpAddr = address.parse().map_err(drop)?;
         let max = if address.is_ipv4() { 32 } else { 128 };
         let len = len.unwrap_or(max);
-        let prefix = Prefix { bits: mapped(address), len: len.checked_add(128 - max).ok_or(())? };
+        if len > max {
+            return Err(());
+        }
+        let prefix = Prefix { bits: mapped(address), len: 128 - max + len };
         // Bits past the prefix are a mistake: which of the two was meant?
         let mask = u128::MAX.checked_shl(128 - u32::from(prefix.len)).unwrap_or(0);
-        if len > max || prefix.bits & !mask != 0 { Err(()) } else { Ok(prefix) }
+        if prefix.bits & !mask != 0 { Err(()) } else { Ok(prefix) }
     }
 }
 
@@ -220,6 +223,8 @@ mod tests {
         assert!(!allows(&["0.0.0.0/0"], "2001:db8::1", None));
         assert!(allows(&["::/0"], "2001:db8::1", None));
         assert!(allows(&["2001:db8::/32"], "2001:db8:ffff::1", None));
+        assert!(allows(&["2001:db8::1", "192.0.2.1"], "2001:db8::1", None));
+        assert!(!allows(&["2001:db8::1"], "2001:db8::2", None));
         assert!(!allows(&["key k."], "192.0.2.1", None));
         assert!(allows(&["key k."], "192.0.2.1", Some("K.")));
         assert!(!allows(&["192.0.2.1 key k."], "192.0.2.2", Some("k.")));

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::tsig::Algorithm;
 use crate::wire::{Name, rtype};
 
 use super::config::{Config, PathChoice, ZoneConfig};
 use super::control::Reread;
 use super::report::say;
-use super::{check, explain, startup};
+use super::{check, commands, explain, key, startup};
 
 /// The nameserver for port 53 at the edge.
 #[derive(Parser)]
@@ -32,6 +33,70 @@ enum Command {
     Check(Check),
     /// Tell how a question is answered, step by step.
     Explain(Explain),
+    /// Ask a running server about its zones, or have it do something with one.
+    #[command(subcommand)]
+    Zone(Zone),
+    /// Make keys that servers sign with.
+    #[command(subcommand)]
+    Key(Key),
+}
+
+#[derive(Subcommand)]
+enum Zone {
+    /// What there is to know of a zone, or of all: serial, state, when its primaries are asked.
+    Status {
+        /// The zone; default: all.
+        name: Option<Name>,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Ask the zone's primaries now.
+    Transfer {
+        /// The zone.
+        name: Name,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Send NOTIFY for the zone now.
+    Notify {
+        /// The zone.
+        name: Name,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Which changes of the zone are kept for IXFR.
+    Journal {
+        /// The zone.
+        name: Name,
+        #[command(flatten)]
+        to: To,
+    },
+}
+
+/// Which server a command is for.
+#[derive(Args)]
+struct To {
+    /// The configuration file (TOML) of the running server.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Key {
+    /// Print a new TSIG key.
+    Generate {
+        /// The key's name, the same on all servers.
+        name: Name,
+        /// hmac-sha256, hmac-sha384, hmac-sha512 or hmac-sha1.
+        #[arg(long, default_value = "hmac-sha256", value_parser = key::parse_algorithm)]
+        algorithm: Algorithm,
+        /// Whose configuration it is for.
+        #[arg(long, value_enum, default_value = "ring53")]
+        format: key::Format,
+    },
 }
 
 #[derive(Args)]
@@ -121,6 +186,10 @@ pub fn run() -> ExitCode {
         Command::Check(Check::Config { file, json }) => check::config(&file, json),
         Command::Check(Check::Zone { name, file, json }) => check::zone(name, &file, json),
         Command::Explain(explain) => explain.run(),
+        Command::Zone(zone) => zone.run(),
+        Command::Key(Key::Generate { name, algorithm, format }) => {
+            key::generate(&name, algorithm, format).map(|()| ExitCode::SUCCESS)
+        }
     };
     match done {
         Ok(status) => status,
@@ -128,6 +197,19 @@ pub fn run() -> ExitCode {
             say!("{message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Zone {
+    fn run(self) -> Result<ExitCode, String> {
+        let (command, to) = match self {
+            Zone::Status { name, to } => (commands::Command::Status(name), to),
+            Zone::Transfer { name, to } => (commands::Command::Transfer(name), to),
+            Zone::Notify { name, to } => (commands::Command::Notify(name), to),
+            Zone::Journal { name, to } => (commands::Command::Journal(name), to),
+        };
+        let config = Config::read(&to.config)?;
+        commands::give(&config.state, &command, to.json)
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::answer::{CoreState, Exchange, Ticket, Transport, Verdict, answer_batch};
-use crate::limits::{ANSWER_SIZE_MIN, HEADER_LEN, MESSAGE_SIZE_MAX};
+use crate::limits::{ANSWER_SIZE_MIN, MESSAGE_SIZE_MAX};
 use crate::snapshot::Snapshot;
 use crate::transfer::outgoing::{self, Granted, Outgoing};
 use crate::tsig::{Session, Verified, verify_request, without_signature};
@@ -143,7 +143,8 @@ fn answer(
             udp_size(query).clamp(ANSWER_SIZE_MIN, snapshot.identity().answer_size_max)
         }
     };
-    let mut buffer = vec![0; (room - reserve).max(query.len()).max(HEADER_LEN)];
+    let len_max = if transport == Transport::Stream { room - reserve } else { room };
+    let mut buffer = vec![0; len_max.max(query.len())];
     buffer[..query.len()].copy_from_slice(query);
     let mut exchange = [Exchange {
         buffer: &mut buffer,
@@ -153,6 +154,12 @@ fn answer(
     }];
     answer_batch(snapshot, elapsed, core, &mut exchange);
     let Verdict::Reply(len) = exchange[0].verdict else { return None };
+    if len + reserve > room {
+        // The signature has no place beside the answer: over TCP it has.
+        let mut writer = Writer::reply(Message::new(query)?, NOERROR);
+        writer.set_flags(header::TC);
+        return Some(writer.into_octets());
+    }
     buffer.truncate(len);
     Some(buffer)
 }

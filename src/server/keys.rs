@@ -175,6 +175,17 @@ impl<'t> Table<'t> {
         None
     }
 
+    /// True or false.
+    pub fn boolean(&mut self, key: &'static str) -> Option<bool> {
+        match self.take(key)?.into_inner() {
+            DeValue::Boolean(value) => Some(value),
+            _ => {
+                self.error(key, "expected true or false");
+                None
+            }
+        }
+    }
+
     /// A number.
     pub fn integer(&mut self, key: &'static str, min: i64, max: i64) -> Option<i64> {
         let value = self.take(key)?;

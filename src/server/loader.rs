@@ -13,6 +13,7 @@ use crate::memory::epoch::Published;
 use crate::snapshot::{Snapshot, ZoneState};
 use crate::wire::Name;
 use crate::zone::Zone;
+use crate::zone::change::Change;
 
 use super::config::Config;
 use super::control::Reread;
@@ -44,7 +45,7 @@ pub fn lock(loader: &SharedLoader) -> MutexGuard<'_, Loader> {
 impl Loader {
     /// Reads the configuration and all files that changed; what fails stays as it was.
     pub fn reload(&mut self, reread: &Reread) {
-        let next = match reread() {
+        let mut next = match reread() {
             Ok(next) => next,
             Err(error) => {
                 say!("not reloaded, the running configuration stays: {error}");
@@ -55,6 +56,7 @@ impl Loader {
         if !fixed.is_empty() {
             say!("{}: changed in the configuration; restart to use it", fixed.join(", "));
         }
+        next.state.clone_from(&self.config.state);
         let snapshot = self.zones.load(&next, cores::allowed().len());
         // What cannot change stays as it runs, so that the next reload says so again.
         self.config.identity = next.identity;
@@ -73,11 +75,11 @@ impl Loader {
         let _ = self.told.send(Told::Zones(self.zones.tracked(), Arc::clone(&self.config.keys)));
     }
 
-    /// Serves `zone`, or, if it is too old, says SERVFAIL.
-    pub fn install(&mut self, name: &Name, zone: Option<Arc<Zone>>) {
+    /// Serves `zone`, to which `changes` have led, or, if it is too old, says SERVFAIL.
+    pub fn install(&mut self, name: &Name, zone: Option<Arc<Zone>>, changes: &[Arc<Change>]) {
         let state = zone.map_or(ZoneState::Failed, ZoneState::Serving);
         // A reload may have taken the zone out of the configuration.
-        if let Some(snapshot) = self.zones.replace(&self.config, name, state) {
+        if let Some(snapshot) = self.zones.replace(&self.config, name, state, changes) {
             drop(self.published.publish(snapshot));
         }
     }
@@ -85,7 +87,6 @@ impl Loader {
 
 /// The keys that only a restart changes, and that `next` has changed.
 fn fixed_differences(running: &Config, next: &Config) -> Vec<&'static str> {
-    let tcp = |config: &Config| (config.stream_connections, config.stream_idle);
     [
         ("listen", running.listen != next.listen),
         ("cores", running.cores != next.cores),
@@ -93,7 +94,7 @@ fn fixed_differences(running: &Config, next: &Config) -> Vec<&'static str> {
         ("user", running.user != next.user),
         ("state", running.state != next.state),
         ("receive_buffer", running.receive_buffer != next.receive_buffer),
-        ("tcp", tcp(running) != tcp(next)),
+        ("tcp", running.stream != next.stream),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

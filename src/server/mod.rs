@@ -9,13 +9,17 @@
 
 mod check;
 mod cli;
+mod commands;
 mod config;
 mod control;
 mod cores;
 mod deferred;
 mod explain;
+mod journal;
+mod key;
 mod keys;
 mod loader;
+mod notify;
 mod report;
 mod secondary;
 mod startup;

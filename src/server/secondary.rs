@@ -7,23 +7,25 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::limits::{
-    MESSAGE_SIZE_MAX, TRANSFER_CONNECT_MAX, TRANSFER_MESSAGE_MAX, TRANSFER_TIME_MAX,
+    MESSAGE_SIZE_MAX, TRANSFER_CONNECT_MAX, TRANSFER_GRACE_SECONDS, TRANSFER_MESSAGE_MAX,
+    TRANSFER_RATE_MIN, TRANSFER_TIME_MAX,
 };
 use crate::policy::Remote;
-use crate::transfer::change::apply;
 use crate::transfer::incoming::{self, Brought, Fault, Incoming};
 use crate::tsig::{Key, Keys, Session};
-use crate::wire::message::{CLASS_IN, Message, Writer, header, opcode};
+use crate::wire::message::{CLASS_IN, Message, RecordAt, Section, Writer, header, opcode};
 use crate::wire::{rcode, rtype};
+use crate::zone::change::{Change, apply, diff};
 use crate::zone::intake::{Intake, expanded, soa_numbers};
 use crate::zone::records::expand;
 use crate::zone::{HashKey, LoadOptions, Zone};
@@ -43,8 +45,20 @@ const LOGGED_MAX: usize = 20;
 pub enum Found {
     /// The zone is what the primary has.
     Current,
+    /// The primary has an older one.
+    Older,
     /// A newer version, which may be served.
-    Newer(Arc<Zone>),
+    Newer(Newer),
+}
+
+/// A newer version of a zone.
+pub struct Newer {
+    /// The version.
+    pub zone: Arc<Zone>,
+    /// What led to it from the version there was.
+    pub changes: Vec<Arc<Change>>,
+    /// Whether the changes were sent, and not found by comparing.
+    pub in_steps: bool,
 }
 
 /// What an attempt needs to know.
@@ -71,8 +85,10 @@ impl Wanted {
         }
     }
 
-    fn key_of(&self, remote: &Remote) -> Option<Key> {
-        remote.key.as_ref().and_then(|name| self.keys.named(name)).cloned()
+    fn key_of(&self, remote: &Remote) -> Result<Option<Key>, String> {
+        let Some(name) = &remote.key else { return Ok(None) };
+        let key = self.keys.named(name).cloned();
+        key.map(Some).ok_or_else(|| format!("cannot be asked: no [[key]] is named {name}"))
     }
 }
 
@@ -86,23 +102,18 @@ pub fn random_id() -> Result<u16, String> {
 }
 
 /// Asks `remote`; the error says what it did wrong.
-pub async fn attempt(wanted: &Wanted, remote: &Remote) -> Result<Found, String> {
+pub async fn attempt(wanted: &Wanted, remote: &Remote, slots: &Semaphore) -> Result<Found, String> {
     if let Some(zone) = &wanted.zone {
         // Without an answer over UDP, TCP is tried all the same.
         if let Some(serial) = serial_at(wanted, remote).await? {
             let ahead = serial.wrapping_sub(zone.serial()) as i32;
-            if ahead < 0 {
-                say!(
-                    "zone {}: {remote} has serial {serial}, which is older than {}",
-                    wanted.config.name,
-                    zone.serial()
-                );
-            }
-            if ahead <= 0 {
-                return Ok(Found::Current);
+            match ahead {
+                0 => return Ok(Found::Current),
+                ..0 => return Ok(Found::Older),
+                1.. => {}
             }
         }
-        match transfer(wanted, remote, true).await {
+        match transfer(wanted, remote, slots, true).await {
             Ok(found) => return Ok(found),
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::NotInSteps(reason)) => {
@@ -110,7 +121,7 @@ pub async fn attempt(wanted: &Wanted, remote: &Remote) -> Result<Found, String> 
             }
         }
     }
-    transfer(wanted, remote, false).await.map_err(|failure| match failure {
+    transfer(wanted, remote, slots, false).await.map_err(|failure| match failure {
         Failure::Final(error) | Failure::NotInSteps(error) => error,
     })
 }
@@ -123,7 +134,7 @@ async fn serial_at(wanted: &Wanted, remote: &Remote) -> Result<Option<u32>, Stri
     let mut writer = Writer::new(id, Writer::flags_of(opcode::QUERY));
     writer.question(wanted.config.name.as_wire(), rtype::SOA, CLASS_IN);
     let mut query = writer.into_octets();
-    let key = wanted.key_of(remote);
+    let key = wanted.key_of(remote)?;
     let mut session = key.map(|key| Session::request(&key, &mut query, wall_clock()));
     let Some(reply) = exchange(remote.address, &query, &UDP_TRIES).await? else { return Ok(None) };
     let Some(message) = Message::new(&reply) else { return Ok(None) };
@@ -137,11 +148,22 @@ async fn serial_at(wanted: &Wanted, remote: &Remote) -> Result<Option<u32>, Stri
     if message.rcode() != rcode::NOERROR {
         return Err(format!("answered {} for the SOA", rcode::name(message.rcode())));
     }
+    if message.flags() & header::TC != 0 {
+        return Ok(None);
+    }
     if message.flags() & header::AA == 0 {
         return Err("is not authoritative for the zone".into());
     }
     let records = message.records().map_err(|_| "sent an answer that cannot be read")?;
-    let soa = records.map_while(Result::ok).find(|record| record.rtype == rtype::SOA);
+    let mut owner = Vec::new();
+    let mut is_ours = |record: &RecordAt| {
+        owner.clear();
+        record.section == Section::Answer
+            && (record.rtype, record.class) == (rtype::SOA, CLASS_IN)
+            && message.expand(record.at, &mut owner).is_ok()
+            && owner.eq_ignore_ascii_case(wanted.config.name.as_wire())
+    };
+    let soa = records.map_while(Result::ok).find(|record| is_ours(record));
     let rdata = soa.and_then(|soa| expanded(rtype::SOA, message.octets(), soa.rdata));
     let numbers = rdata.and_then(|rdata| soa_numbers(&rdata));
     numbers.map(|numbers| Some(numbers[0])).ok_or_else(|| "has no SOA for the zone".into())
@@ -207,7 +229,14 @@ impl From<String> for Failure {
     }
 }
 
-async fn transfer(wanted: &Wanted, remote: &Remote, in_steps: bool) -> Result<Found, Failure> {
+async fn transfer(
+    wanted: &Wanted,
+    remote: &Remote,
+    slots: &Semaphore,
+    in_steps: bool,
+) -> Result<Found, Failure> {
+    let closed = |_| Failure::Final("is not asked: the server ends".into());
+    let _slot = slots.acquire().await.map_err(closed)?;
     let within = timeout(TRANSFER_TIME_MAX, receive(wanted, remote, in_steps));
     let brought = within.await.map_err(|_| {
         format!("took longer than {} minutes for a transfer", TRANSFER_TIME_MAX.as_secs() / 60)
@@ -222,11 +251,13 @@ async fn receive(wanted: &Wanted, remote: &Remote, in_steps: bool) -> Result<Bro
     let base = wanted.zone.as_ref().filter(|_| in_steps);
     let soa = base.and_then(|zone| soa_of(zone));
     let mut request = incoming::request(id, &wanted.config.name, soa.as_deref());
-    let key = wanted.key_of(remote);
+    let key = wanted.key_of(remote)?;
     let session = key.map(|key| Session::request(&key, &mut request, wall_clock()));
     let serial = base.map(|zone| zone.serial());
     let options = wanted.options();
-    let mut incoming = Incoming::new(&wanted.config.name, id, serial, session, &options);
+    let octets_max = wanted.config.transfer_size_max;
+    let asked = incoming::Request { id, serial, octets_max };
+    let mut incoming = Incoming::new(&wanted.config.name, asked, session, &options);
     let connect = timeout(TRANSFER_CONNECT_MAX, TcpStream::connect(remote.address)).await;
     let mut stream = match connect {
         Ok(Ok(stream)) => stream,
@@ -238,7 +269,7 @@ async fn receive(wanted: &Wanted, remote: &Remote, in_steps: bool) -> Result<Bro
     let lost = |error: std::io::Error| format!("closed the connection: {error}");
     stream.write_all(&framed).await.map_err(lost)?;
     let mut buffered = tokio::io::BufReader::with_capacity(1 << 16, stream);
-    let mut message = Vec::new();
+    let (mut message, mut octets, started) = (Vec::new(), 0, Instant::now());
     loop {
         let read = async {
             let len = usize::from(buffered.read_u16().await?);
@@ -246,12 +277,16 @@ async fn receive(wanted: &Wanted, remote: &Remote, in_steps: bool) -> Result<Bro
             buffered.read_exact(&mut message).await
         };
         match timeout(TRANSFER_MESSAGE_MAX, read).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(len)) => octets += len as u64,
             Ok(Err(error)) => return Err(lost(error).into()),
             Err(_) => {
                 let seconds = TRANSFER_MESSAGE_MAX.as_secs();
                 return Err(format!("sent no whole message for {seconds} s").into());
             }
+        }
+        let seconds = started.elapsed().as_secs();
+        if seconds >= TRANSFER_GRACE_SECONDS && octets < seconds * TRANSFER_RATE_MIN {
+            return Err(format!("sends less than {TRANSFER_RATE_MIN} octets a second").into());
         }
         match incoming.message(&message, wall_clock()) {
             Ok(true) => return Ok(incoming.finish()),
@@ -268,7 +303,9 @@ fn failure(fault: &Fault, in_steps: bool) -> Failure {
         Fault::Refused(code) if in_steps && known.contains(code) => {
             Failure::NotInSteps(fault.to_string())
         }
-        Fault::Serials if in_steps => Failure::NotInSteps(fault.to_string()),
+        Fault::Serials | Fault::Record(..) | Fault::Malformed if in_steps => {
+            Failure::NotInSteps(fault.to_string())
+        }
         _ => Failure::Final(fault.to_string()),
     }
 }
@@ -282,30 +319,32 @@ pub fn soa_of(zone: &Zone) -> Option<Vec<u8>> {
 /// Builds and checks what a transfer brought.
 fn finish(wanted: &Wanted, brought: Brought, source: &str) -> Result<Found, Failure> {
     let options = wanted.options();
-    let intake: Intake = match (brought, &wanted.zone) {
+    let misfit = |misfit| Failure::NotInSteps(format!("sent changes that do not fit: {misfit}"));
+    let (intake, mut changes): (Intake, Vec<Change>) = match (brought, &wanted.zone) {
         (Brought::Nothing, _) => return Ok(Found::Current),
-        (Brought::Whole(intake), _) => *intake,
+        (Brought::Whole(intake), _) => (*intake, Vec::new()),
         (Brought::Changes(changes), Some(zone)) => {
-            apply(zone, &changes, &options).map_err(|misfit| {
-                Failure::NotInSteps(format!("sent changes that do not fit: {misfit}"))
-            })?
+            (apply(zone, &changes, &options).map_err(misfit)?, changes)
         }
         (Brought::Changes(_), None) => {
             return Err(Failure::Final("sent changes to a zone that is not there".into()));
         }
+    };
+    let in_steps = !changes.is_empty();
+    // If changes lead astray the whole zone may be good.
+    let bad = |reason: String| {
+        if in_steps { Failure::NotInSteps(reason) } else { Failure::Final(reason) }
     };
     let loaded = intake.finish(source, &options);
     let name = &wanted.config.name;
     for found in loaded.diagnostics.iter().take(LOGGED_MAX) {
         say!("zone {name}: {found}");
     }
-    let Some(zone) = loaded.zone else {
-        return Err(Failure::Final("sent a zone with errors".into()));
-    };
+    let Some(zone) = loaded.zone else { return Err(bad("sent a zone with errors".into())) };
     if let Some(before) = &wanted.zone {
         let ahead = zone.serial().wrapping_sub(before.serial()) as i32;
         if ahead < 0 {
-            return Err(Failure::Final(format!(
+            return Err(bad(format!(
                 "sent serial {}, which is older than {}",
                 zone.serial(),
                 before.serial()
@@ -316,7 +355,11 @@ fn finish(wanted: &Wanted, brought: Brought, source: &str) -> Result<Found, Fail
         }
     }
     if !is_wanted(&zone, &wanted.config, wanted.threads) {
-        return Err(Failure::Final("sent a zone that the configuration does not let serve".into()));
+        return Err(bad("sent a zone that the configuration does not let serve".into()));
     }
-    Ok(Found::Newer(Arc::new(zone)))
+    if let (Some(before), false) = (&wanted.zone, in_steps) {
+        changes.push(diff(before, &zone, wanted.hash_key));
+    }
+    let changes = changes.into_iter().map(Arc::new).collect();
+    Ok(Found::Newer(Newer { zone: Arc::new(zone), changes, in_steps }))
 }

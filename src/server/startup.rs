@@ -11,7 +11,8 @@ use std::ffi::CString;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -30,7 +31,7 @@ use super::config::{Config, PathChoice};
 use super::control::{self, Event, Reread, Running, Says};
 use super::loader::{self, Loader};
 use super::report::{Carried, Reported, say};
-use super::stream::{self, StreamCounters, StreamLimits};
+use super::stream::{self, StreamCounters};
 use super::transfers::{self, Told, Transfers};
 use super::worker::Deferrals;
 use super::zones::{ZoneSet, hash_key};
@@ -51,37 +52,26 @@ pub fn serve(config: Config, reread: &Arc<Reread>) -> Result<(), String> {
     let path = choose_path(config.path)?;
     let mut zones = ZoneSet::new(hash_key()?);
     let snapshot = zones.load(&config, cores::allowed().len().max(core_list.len()));
+    // Of the cores, of TCP, of the transfers.
     let mut published = Published::new(snapshot, core_list.len() + 2);
     let (queue, deferrals) = tokio::sync::mpsc::channel(DEFERRALS_MAX);
     let (tell, told) = tokio::sync::mpsc::unbounded_channel();
     let repliers = groups.iter().map(|sockets| Replier::new(sockets)).collect::<io::Result<_>>();
     let repliers = repliers.map_err(|error| format!("cannot share the sockets: {error}"))?;
     caught.end_in_order();
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut threads = Vec::new();
-    let mut reported = Vec::new();
+    let mut crew = Crew::new(caught.events.clone());
     for (number, (sockets, &core)) in groups.into_iter().zip(&core_list).enumerate() {
         let deferrals = Deferrals { core: number, queue: queue.clone() };
-        let ended = Says(caught.events.clone(), Some(Event::Ended));
-        let stop = Arc::clone(&stop);
-        let (thread, report) =
-            start_core(core, path, sockets, published.reader(), deferrals, stop, ended)?;
-        threads.push(thread);
-        reported.push(report);
+        crew.core(core, path, sockets, published.reader(), deferrals)?;
     }
-    let ended = Says(caught.events.clone(), Some(Event::Ended));
-    let (thread, report) =
-        start_stream(&config, listeners, published.reader(), tell.clone(), &stop, ended)?;
-    threads.push(thread);
-    reported.push(report);
-    let answers = Arc::new(Counters::default());
-    let (snapshot, hash_key) = (published.reader(), zones.key());
+    crew.stream(&config, listeners, published.reader(), tell.clone())?;
+    let snapshot = published.reader();
+    let (state, hash_key) = (config.state.clone(), zones.key());
+    let takes_commands = config.takes_commands();
     announce(&config, &addresses, &core_list, path, &zones);
-    // Without a supervisor that wants to know, there is nobody to tell.
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-    let state = config.state.clone();
     let loader = Arc::new(Mutex::new(Loader { config, zones, published, told: tell }));
     loader::lock(&loader).tell();
+    let answers = Arc::new(Counters::default());
     let transfers = Transfers {
         snapshot,
         core: CoreState::new(Arc::clone(&answers)),
@@ -90,16 +80,14 @@ pub fn serve(config: Config, reread: &Arc<Reread>) -> Result<(), String> {
         told,
         loader: Arc::clone(&loader),
         state,
+        takes_commands,
         hash_key,
         threads: cores::allowed().len(),
     };
-    let ended = Says(caught.events.clone(), Some(Event::Ended));
-    let until = Arc::clone(&stop);
-    threads.push(spawn("ring53-transfers".into(), move || {
-        let _ended = ended;
-        transfers::run(transfers, &until)
-    })?);
-    reported.push(Reported { name: "transfers".into(), answers, carried: Carried::Nothing });
+    crew.transfers(transfers, answers)?;
+    // Without a supervisor that wants to know, there is nobody to tell.
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    let Crew { threads, reported, stop, .. } = crew;
     control::run(Running { loader, threads, reported, stop }, caught, reread)
 }
 
@@ -117,11 +105,13 @@ fn announce(
         "serving {serving} of {all} zones on {} (UDP and TCP), cores {core_list:?}, {path}",
         listen.join(", "),
     );
-    if serving == 0 {
+    let from_files = config.zones.iter().any(|zone| zone.primaries.is_empty());
+    if serving == 0 && from_files {
         say!("NO ZONE COULD BE LOADED: every answer is SERVFAIL until one is mended, then SIGHUP");
     }
     if let ([zone], [address, ..]) = (&config.zones[..], addresses)
         && zone.file.is_none()
+        && zone.primaries.is_empty()
     {
         let (ip, port) = (address.ip(), address.port());
         say!("this is a sample; try   dig @{ip} -p {port} www.example A");
@@ -274,77 +264,105 @@ fn become_user(name: &str) -> Result<(), String> {
 /// A thread of the server.
 pub type Thread = thread::JoinHandle<io::Result<()>>;
 
-fn spawn(
-    name: String,
-    job: impl FnOnce() -> io::Result<()> + Send + 'static,
-) -> Result<Thread, String> {
-    thread::Builder::new()
-        .name(name.clone())
-        .spawn(job)
-        .map_err(|error| format!("cannot start the thread {name}: {error}"))
-}
-
-/// Starts the pinned thread of `core` and waits until its path is up.
-fn start_core(
-    core: usize,
-    path: PathChoice,
-    sockets: Vec<UdpSocket>,
-    snapshot: Reader<Snapshot>,
-    deferrals: Deferrals,
+/// The threads that were started so far.
+struct Crew {
+    threads: Vec<Thread>,
+    /// Their counters.
+    reported: Vec<Reported>,
+    /// Set to end them.
     stop: Arc<AtomicBool>,
-    ended: Says,
-) -> Result<(Thread, Reported), String> {
-    let answers = Arc::new(Counters::default());
-    let state_answers = Arc::clone(&answers);
-    let (ready, started) = mpsc::channel();
-    let thread = spawn(format!("ring53-core{core}"), move || {
-        let _ended = ended;
-        // A ring belongs to the thread that makes it, and its memory to that thread's core.
-        cores::pin(core)?;
-        let state = CoreState::new(state_answers);
-        let announce = |counters: &Arc<PathCounters>| {
-            let _ = ready.send(Arc::clone(counters));
-        };
-        if path == PathChoice::Uring {
-            let path = UringPath::new(sockets)?;
-            announce(path.counters());
-            worker::run(path, snapshot, state, &deferrals, &stop)
-        } else {
-            let path = MmsgPath::new(sockets)?;
-            announce(path.counters());
-            worker::run(path, snapshot, state, &deferrals, &stop)
-        }
-    })?;
-    match started.recv() {
-        Ok(path) => {
-            let carried = Carried::Path(path);
-            Ok((thread, Reported { name: format!("core {core}"), answers, carried }))
-        }
-        Err(_) => {
-            let error = thread.join().ok().and_then(Result::err);
-            let error = error.map_or_else(|| "it ended early".into(), |error| error.to_string());
-            Err(format!("core {core}: {error}"))
-        }
-    }
+    events: Sender<Event>,
 }
 
-/// Starts the thread of all TCP connections.
-fn start_stream(
-    config: &Config,
-    listeners: Vec<TcpListener>,
-    snapshot: Reader<Snapshot>,
-    told: UnboundedSender<Told>,
-    stop: &Arc<AtomicBool>,
-    ended: Says,
-) -> Result<(Thread, Reported), String> {
-    let stop = Arc::clone(stop);
-    let limits = StreamLimits { connections: config.stream_connections, idle: config.stream_idle };
-    let (answers, counters) = (Arc::new(Counters::default()), Arc::new(StreamCounters::default()));
-    let carried = Carried::Stream(Arc::clone(&counters));
-    let report = Reported { name: "tcp".into(), answers: Arc::clone(&answers), carried };
-    let thread = spawn("ring53-tcp".into(), move || {
-        let _ended = ended;
-        stream::run(listeners, snapshot, CoreState::new(answers), limits, counters, told, &stop)
-    })?;
-    Ok((thread, report))
+impl Crew {
+    fn new(events: Sender<Event>) -> Crew {
+        let (threads, reported) = (Vec::new(), Vec::new());
+        Crew { threads, reported, stop: Arc::default(), events }
+    }
+
+    /// Starts a thread; `job` ends when what it is given is set.
+    fn spawn(
+        &mut self,
+        name: String,
+        job: impl FnOnce(&AtomicBool) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), String> {
+        let says = Says(self.events.clone(), Some(Event::Ended));
+        let stop = Arc::clone(&self.stop);
+        let body = move || {
+            let _says = says;
+            job(&stop)
+        };
+        let thread = thread::Builder::new()
+            .name(name.clone())
+            .spawn(body)
+            .map_err(|error| format!("cannot start the thread {name}: {error}"))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Starts the pinned thread of `core` and waits until its path is up.
+    fn core(
+        &mut self,
+        core: usize,
+        path: PathChoice,
+        sockets: Vec<UdpSocket>,
+        snapshot: Reader<Snapshot>,
+        deferrals: Deferrals,
+    ) -> Result<(), String> {
+        let answers = Arc::new(Counters::default());
+        let state_answers = Arc::clone(&answers);
+        let (ready, started) = mpsc::channel();
+        self.spawn(format!("ring53-core{core}"), move |stop| {
+            // A ring belongs to the thread that makes it, and its memory to that thread's core.
+            cores::pin(core)?;
+            let state = CoreState::new(state_answers);
+            let announce = |counters: &Arc<PathCounters>| {
+                let _ = ready.send(Arc::clone(counters));
+            };
+            if path == PathChoice::Uring {
+                let path = UringPath::new(sockets)?;
+                announce(path.counters());
+                worker::run(path, snapshot, state, &deferrals, stop)
+            } else {
+                let path = MmsgPath::new(sockets)?;
+                announce(path.counters());
+                worker::run(path, snapshot, state, &deferrals, stop)
+            }
+        })?;
+        if let Ok(path) = started.recv() {
+            let carried = Carried::Path(path);
+            self.reported.push(Reported { name: format!("core {core}"), answers, carried });
+            return Ok(());
+        }
+        let ended = self.threads.pop().and_then(|thread| thread.join().ok());
+        let error = ended.and_then(Result::err);
+        let error = error.map_or_else(|| "it ended early".into(), |error| error.to_string());
+        Err(format!("core {core}: {error}"))
+    }
+
+    /// Starts the thread of all TCP connections.
+    fn stream(
+        &mut self,
+        config: &Config,
+        listeners: Vec<TcpListener>,
+        snapshot: Reader<Snapshot>,
+        told: UnboundedSender<Told>,
+    ) -> Result<(), String> {
+        let limits = config.stream;
+        let answers = Arc::new(Counters::default());
+        let counters = Arc::new(StreamCounters::default());
+        let carried = Carried::Stream(Arc::clone(&counters));
+        self.reported.push(Reported { name: "tcp".into(), answers: Arc::clone(&answers), carried });
+        self.spawn("ring53-tcp".into(), move |stop| {
+            let core = CoreState::new(answers);
+            stream::run(listeners, snapshot, core, limits, counters, told, stop)
+        })
+    }
+
+    /// Starts the thread that moves zones.
+    fn transfers(&mut self, transfers: Transfers, answers: Arc<Counters>) -> Result<(), String> {
+        let (name, carried) = ("transfers".into(), Carried::Nothing);
+        self.reported.push(Reported { name, answers, carried });
+        self.spawn("ring53-transfers".into(), move |stop| transfers::run(transfers, stop))
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   NAME.zone       magic | owner len, owner | type | ttl | rdlen | rdata | ... | 0 | count | SHA-256
+//!   NAME.journal    what has changed since (super::journal)
 //!   NAME.confirmed  seconds since 1970 when a primary last said that the zone is current
 //! ```
 //!
@@ -11,18 +12,25 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
 
-use crate::limits::NAME_LEN_MAX;
+use crate::limits::{JOURNAL_OCTETS_MIN, NAME_LEN_MAX};
 use crate::wire::{Name, rtype};
+use crate::zone::change::{Change, Journal, apply};
 use crate::zone::intake::Intake;
 use crate::zone::{LoadOptions, Zone};
+
+use super::journal;
 
 const MAGIC: &[u8; 16] = b"ring53 zone 1\r\n\0";
 
 /// The file of `name` with `ending` in `directory`.
-fn path(directory: &Path, name: &Name, ending: &str) -> PathBuf {
+pub fn path(directory: &Path, name: &Name, ending: &str) -> PathBuf {
+    /// Octets of a name that stands for itself: with what is added it fits every file system.
+    const LEN_MAX: usize = 180;
     let mut file = String::new();
     for octet in name.to_lowercase().to_string().trim_end_matches('.').bytes() {
         match octet {
@@ -33,14 +41,24 @@ fn path(directory: &Path, name: &Name, ending: &str) -> PathBuf {
     if file.is_empty() {
         file.push_str("%root");
     }
+    if file.len() > LEN_MAX {
+        let digest = digest(&SHA256, name.to_lowercase().as_wire());
+        file.truncate(LEN_MAX);
+        file.push('%');
+        file.extend(digest.as_ref()[..8].iter().map(|octet| format!("{octet:02x}")));
+    }
     directory.join(format!("{file}.{ending}"))
 }
 
 /// Writes a file whole or not at all.
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
-    let beside = path.with_extension("new");
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
     let mut file = BufWriter::with_capacity(1 << 16, File::create(&beside)?);
     write(&mut file)?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -71,8 +89,8 @@ impl Digested<'_> {
     }
 }
 
-/// Keeps `zone`.
-pub fn save(directory: &Path, zone: &Zone) -> Result<(), String> {
+/// Keeps `zone` whole.
+fn save(directory: &Path, zone: &Zone) -> Result<(), String> {
     let path = path(directory, zone.apex(), "zone");
     let write = |out: &mut dyn Write| {
         let mut out = Digested { out, digest: Context::new(&SHA256) };
@@ -100,8 +118,75 @@ fn failed(path: &Path, what: &str, error: &io::Error) -> String {
     format!("cannot {what} {}: {error}", path.display())
 }
 
-/// Reads what [`save`] kept; `None` if there is nothing.
+/// Keeps changes, which `journal` ends with: appended, or, once that is too much, all of it anew.
+pub fn record(
+    directory: &Path,
+    name: &Name,
+    changes: &[Arc<Change>],
+    journal: &Journal,
+) -> Result<(), String> {
+    let size = journal::append(directory, name, changes.iter().map(|change| &**change))?;
+    let kept: usize = journal.changes().iter().map(|change| change.len()).sum();
+    if size > (4 * kept + JOURNAL_OCTETS_MIN) as u64 {
+        journal::replace(directory, name, journal.changes())?;
+    }
+    Ok(())
+}
+
+/// Keeps `zone`, to which `changes` have led: the changes alone, unless the zone has become shorter
+/// than all of them.
+pub fn keep(
+    directory: &Path,
+    zone: &Zone,
+    changes: &[Arc<Change>],
+    journal: &Journal,
+) -> Result<(), String> {
+    let name = zone.apex();
+    let base = fs::metadata(path(directory, name, "zone")).map(|metadata| metadata.len());
+    if let (Ok(base), false) = (base, changes.is_empty()) {
+        let size = journal::append(directory, name, changes.iter().map(|change| &**change))?;
+        if size <= base.max(JOURNAL_OCTETS_MIN as u64) {
+            return Ok(());
+        }
+    }
+    save(directory, zone)?;
+    journal::replace(directory, name, journal.changes())
+}
+
+/// Reads what [`keep`] kept, with the changes since; `None` if there is nothing.
 pub fn restore(
+    directory: &Path,
+    name: &Name,
+    options: &LoadOptions,
+) -> Result<Option<(Zone, Journal)>, String> {
+    let Some(base) = restore_base(directory, name, options)? else { return Ok(None) };
+    let changes = journal::read(directory, name)?;
+    let at = changes.iter().position(|change| change.from == base.serial());
+    let whole = match at {
+        Some(at) => apply(&base, &changes[at..], options)
+            .ok()
+            .and_then(|intake| intake.finish(&shown(directory, name), options).zone),
+        None => None,
+    };
+    let zone = whole.unwrap_or(base);
+    let known = changes.iter().position(|change| change.to == zone.serial());
+    let leads_here = changes.last().is_none_or(|last| last.to == zone.serial());
+    let led: Vec<_> =
+        changes.into_iter().take(known.map_or(0, |at| at + 1)).map(Arc::new).collect();
+    let journal = Journal::default().after(&led, zone.memory_len());
+    if !leads_here {
+        // What does not apply must not stand before what will be appended.
+        journal::replace(directory, name, journal.changes())?;
+    }
+    Ok(Some((zone, journal)))
+}
+
+fn shown(directory: &Path, name: &Name) -> String {
+    path(directory, name, "journal").display().to_string()
+}
+
+/// Reads what [`save`] kept; `None` if there is nothing.
+fn restore_base(
     directory: &Path,
     name: &Name,
     options: &LoadOptions,
@@ -174,9 +259,13 @@ pub fn save_confirmed(directory: &Path, name: &Name, seconds: u64) -> Result<(),
     replace(&path, write).map_err(|error| failed(&path, "write", &error))
 }
 
-/// When that was, if it is known.
-pub fn restore_confirmed(directory: &Path, name: &Name) -> Option<u64> {
-    fs::read_to_string(path(directory, name, "confirmed")).ok()?.trim().parse().ok()
+/// When that was, in seconds since 1970; at least since when the zone is kept.
+pub fn restore_confirmed(directory: &Path, name: &Name) -> u64 {
+    let told = fs::read_to_string(path(directory, name, "confirmed"));
+    let told = told.ok().and_then(|text| text.trim().parse().ok());
+    let written = fs::metadata(path(directory, name, "zone")).and_then(|file| file.modified());
+    let written = written.ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    told.unwrap_or(0).max(written.map_or(0, |time| time.as_secs()))
 }
 
 //----------- Tests ----------------------------------------------------------
@@ -220,7 +309,7 @@ mod tests {
         let zone = load(&name, "x", &Given(TEXT), &options()).zone.unwrap();
         assert!(restore(directory.path(), &name, &options()).unwrap().is_none());
         save(directory.path(), &zone).unwrap();
-        let again = restore(directory.path(), &name, &options()).unwrap().unwrap();
+        let (again, _) = restore(directory.path(), &name, &options()).unwrap().unwrap();
         assert_eq!(records(&again), records(&zone));
         assert_eq!(again.serial(), 7);
         let file = directory.path().join("a%2fb.example.zone");
@@ -239,8 +328,12 @@ mod tests {
     fn confirmed_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let root = Name::root();
-        assert_eq!(restore_confirmed(directory.path(), &root), None);
+        assert_eq!(restore_confirmed(directory.path(), &root), 0);
         save_confirmed(directory.path(), &root, 1_700_000_000).unwrap();
-        assert_eq!(restore_confirmed(directory.path(), &root), Some(1_700_000_000));
+        assert_eq!(restore_confirmed(directory.path(), &root), 1_700_000_000);
+        let long = vec!["a\\000b"; 60].join(".") + ".";
+        let long: Name = long.parse().unwrap();
+        save_confirmed(directory.path(), &long, 7).unwrap();
+        assert_eq!(restore_confirmed(directory.path(), &long), 7);
     }
 }

@@ -27,7 +27,7 @@ use tokio::task::{AbortHandle, LocalSet};
 use tokio::time::{sleep, timeout};
 
 use crate::answer::{CoreState, Exchange, Transport, Verdict, answer_batch};
-use crate::limits::{MESSAGE_SIZE_MAX, STREAM_CONNECTIONS_PER_PEER_MAX};
+use crate::limits::MESSAGE_SIZE_MAX;
 use crate::memory::epoch::Reader;
 use crate::policy::subscriber;
 use crate::snapshot::Snapshot;
@@ -52,12 +52,27 @@ const REPLIES_LEN: usize = 64 << 10;
 //----------- Limits and counters --------------------------------------------
 
 /// Limits of the service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamLimits {
     /// Connections at once.
     pub connections: usize,
-    /// How long a connection may be idle.
+    /// Of them, of one client: an IPv4 address, or a /64.
+    pub connections_per_client: usize,
+    /// How long a connection may be idle while there is room.
     pub idle: Duration,
+    /// Queries of one connection; then it is closed.
+    pub queries: u64,
+}
+
+impl StreamLimits {
+    /// How long one of `open` connections may be idle: from half of the places on less and less,
+    /// down to a quarter (RFC 7766, 6.2.3 lets a server that is short of places do so).
+    fn idle_among(&self, open: usize) -> Duration {
+        let half = self.connections / 2;
+        let over = open.saturating_sub(half) as u32;
+        let of = (self.connections - half).max(1) as u32;
+        self.idle - self.idle * over.min(of) / of * 3 / 4
+    }
 }
 
 /// What happened to connections: one writer, any number of readers.
@@ -248,7 +263,7 @@ async fn accept(listener: TcpListener, shared: Rc<Shared>) {
 /// A place for a connection of `peer`, if it may have one.
 fn admit(shared: &Shared, peer: IpAddr) -> Option<u64> {
     let mut places = shared.places.borrow_mut();
-    if places.peers.get(&peer).is_some_and(|&open| open >= STREAM_CONNECTIONS_PER_PEER_MAX) {
+    if places.peers.get(&peer).is_some_and(|&open| open >= shared.limits.connections_per_client) {
         add(&shared.counters.refused_peer);
         return None;
     }
@@ -274,7 +289,7 @@ async fn converse(
     stream.set_nodelay(true)?;
     let mut received = vec![0; RECEIVE_LEN];
     let mut replies = Vec::new();
-    let mut len = 0;
+    let (mut len, mut left) = (0, shared.limits.queries);
     loop {
         // Idle is who owes nothing; who has begun a query has only so long to finish it.
         let began = len > 0;
@@ -283,7 +298,8 @@ async fn converse(
                 .await
                 .inspect_err(|_| add(&shared.counters.slow_closed))??;
         } else {
-            let read = timeout(shared.limits.idle, stream.read(&mut received))
+            let idle = shared.limits.idle_among(shared.places.borrow().open.len());
+            let read = timeout(idle, stream.read(&mut received))
                 .await
                 .inspect_err(|_| add(&shared.counters.idle_closed))??;
             if read == 0 {
@@ -295,6 +311,10 @@ async fn converse(
         let mut at = 0;
         while let Some(query) = whole_query(&received[at..len]) {
             at += 2 + query.len();
+            let Some(fewer) = left.checked_sub(1) else {
+                return send(&mut stream, &mut replies, shared).await;
+            };
+            left = fewer;
             match answer(shared, query, peer, &mut replies) {
                 Answered::Reply if replies.len() < REPLIES_LEN => {}
                 Answered::Reply => send(&mut stream, &mut replies, shared).await?,
@@ -376,7 +396,7 @@ fn answer(shared: &Shared, query: &[u8], peer: IpAddr, replies: &mut Vec<u8>) ->
                     return Answered::Transfer(outgoing, session);
                 }
                 Response::Notified(name, reply) => {
-                    let _ = shared.told.send(Told::Notified(name));
+                    let _ = shared.told.send(Told::Notified(name, peer));
                     append(replies, &reply);
                 }
                 Response::Silence => return Answered::Silence,
@@ -400,11 +420,24 @@ async fn transfer(
     mut session: Option<Session>,
 ) -> io::Result<()> {
     add(&shared.counters.transfers);
+    let started = Instant::now();
     let mut message = Vec::new();
     loop {
         match outgoing.next(&mut message) {
             Ok(true) => {}
-            Ok(false) => return send(stream, replies, shared).await,
+            Ok(false) => {
+                send(stream, replies, shared).await?;
+                say!(
+                    "zone {}: serial {} sent to {}, {}: {} records in {} ms",
+                    outgoing.zone().apex(),
+                    outgoing.zone().serial(),
+                    stream.peer_addr()?,
+                    outgoing.way(),
+                    outgoing.record_count,
+                    started.elapsed().as_millis(),
+                );
+                return Ok(());
+            }
             Err(outgoing::TooLarge) => {
                 say!(
                     "zone {}: not transferred: a record of it is longer than a message",
@@ -453,6 +486,17 @@ mod tests {
         assert_eq!(places.peers[&peer], 1);
         places.leave(first);
         assert!(places.peers.is_empty() && places.idle.is_empty() && places.open.is_empty());
+    }
+
+    #[test]
+    fn the_fuller_the_shorter() {
+        let idle = Duration::from_secs(8);
+        let limits = StreamLimits { connections: 10, connections_per_client: 10, idle, queries: 1 };
+        let among = |open: usize| limits.idle_among(open).as_secs();
+        assert_eq!([among(1), among(5), among(10), among(11)], [8, 8, 2, 2]);
+        assert!(limits.idle_among(7) < limits.idle_among(6));
+        let one = StreamLimits { connections: 1, ..limits };
+        assert_eq!(one.idle_among(1), idle / 4);
     }
 
     #[test]

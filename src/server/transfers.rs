@@ -14,6 +14,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
-use tokio::task::{LocalSet, spawn_blocking, spawn_local};
+use tokio::task::{AbortHandle, LocalSet, spawn_blocking, spawn_local};
 use tokio::time::sleep;
 
 use crate::answer::{CoreState, Transport};
@@ -32,38 +33,32 @@ use crate::net::Replier;
 use crate::policy::Remote;
 use crate::snapshot::Snapshot;
 use crate::transfer::refresh::Refresh;
-use crate::tsig::{Keys, Session};
-use crate::wire::message::{CLASS_IN, Message, Section, Writer, header, opcode};
-use crate::wire::{Name, rcode, rtype};
+use crate::tsig::Keys;
+use crate::wire::Name;
+use crate::zone::change::{Change, Journal};
 use crate::zone::{HashKey, Zone};
 
+use super::commands;
 use super::config::ZoneConfig;
 use super::deferred::{Request, Response, respond, wall_clock};
 use super::loader::{self, SharedLoader};
 use super::report::say;
-use super::secondary::{Found, Wanted, attempt, exchange, random_id, soa_of};
+use super::secondary::{Found, Newer, Wanted, attempt, random_id};
 use super::state;
 use super::worker::Deferral;
 use super::zones::Tracked;
 
 /// How long the thread sleeps at most before it looks whether it should stop.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long each try of a NOTIFY waits (RFC 1996, 3.6).
-const NOTIFY_TRIES: [Duration; 6] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-    Duration::from_secs(16),
-    Duration::from_secs(32),
-];
+/// How often it is kept on disk that a zone is confirmed.
+const CONFIRMED_KEPT_EVERY: Duration = Duration::from_secs(60);
 
 /// What others have to tell this thread.
 pub enum Told {
     /// All zones there are, and all keys.
     Zones(Vec<Tracked>, Arc<Keys>),
     /// A peer that may do so says that a zone has changed.
-    Notified(Name),
+    Notified(Name, IpAddr),
 }
 
 /// What the thread works with.
@@ -82,6 +77,8 @@ pub struct Transfers {
     pub loader: SharedLoader,
     /// Where zones are kept.
     pub state: PathBuf,
+    /// Whether there is a socket for commands there.
+    pub takes_commands: bool,
     /// The secret that names are hashed with.
     pub hash_key: HashKey,
     /// Threads that build a zone.
@@ -94,6 +91,7 @@ pub struct Transfers {
 pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Transfers { mut snapshot, mut core, mut deferrals, repliers, mut told, .. } = transfers;
+    let takes_commands = transfers.takes_commands;
     let keeper = Rc::new(Keeper {
         zones: RefCell::default(),
         keys: RefCell::default(),
@@ -103,24 +101,34 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
         threads: transfers.threads,
         started: Instant::now(),
         slots: Semaphore::new(TRANSFERS_IN_MAX),
+        next_due: Cell::new(Duration::ZERO),
+        telling: RefCell::default(),
     });
     let local = LocalSet::new();
     local.block_on(&runtime, async {
+        if takes_commands {
+            commands::listen(&keeper.state, &keeper);
+        }
         while !stop.load(Ordering::Relaxed) {
             tokio::select! {
                 Some(deferral) = deferrals.recv() => {
                     let elapsed = keeper.now();
-                    if let Some(name) = reply(&snapshot.pin(), &mut core, elapsed, &repliers, &deferral) {
-                        keeper.notified(&name);
+                    let pinned = snapshot.pin();
+                    let notified = reply(&pinned, &mut core, elapsed, &repliers, &deferral);
+                    drop(pinned);
+                    if let Some((name, peer)) = notified {
+                        keeper.notified(&name, Some(peer));
                     }
                 }
                 Some(event) = told.recv() => match event {
                     Told::Zones(zones, keys) => keeper.track(zones, keys),
-                    Told::Notified(name) => keeper.notified(&name),
+                    Told::Notified(name, peer) => keeper.notified(&name, Some(peer)),
                 },
-                () = sleep(keeper.until_next().min(PAUSE)) => {}
+                () = sleep(keeper.next_due.get().saturating_sub(keeper.now()).min(PAUSE)) => {}
             }
-            keeper.start_due();
+            if keeper.next_due.get() <= keeper.now() {
+                keeper.start_due();
+            }
         }
     });
     // A zone that is being built is not waited for.
@@ -128,19 +136,19 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers a datagram; the zone that it says has changed, if it may say so.
+/// Answers a datagram; the zone that it says has changed, if it may say so, and who says it.
 fn reply(
     snapshot: &Snapshot,
     core: &mut CoreState,
     elapsed: Duration,
     repliers: &[Replier],
     deferral: &Deferral,
-) -> Option<Name> {
+) -> Option<(Name, IpAddr)> {
     let peer = deferral.origin.peer()?.ip();
     let request = Request { octets: &deferral.octets, peer, transport: Transport::Datagram };
     let (reply, notified) = match respond(snapshot, core, elapsed, &request) {
         Response::Reply(reply) => (reply, None),
-        Response::Notified(name, reply) => (reply, Some(name)),
+        Response::Notified(name, reply) => (reply, Some((name, peer))),
         Response::Transfer(..) | Response::Silence => return None,
     };
     // As with any reply: if it cannot be sent the peer asks again.
@@ -151,30 +159,58 @@ fn reply(
 //----------- Keeper ---------------------------------------------------------
 
 /// All zones that are moved, shared by the tasks of one thread.
-struct Keeper {
-    zones: RefCell<HashMap<Name, Rc<Kept>>>,
-    keys: RefCell<Arc<Keys>>,
-    loader: SharedLoader,
+pub struct Keeper {
+    /// By name.
+    pub zones: RefCell<HashMap<Name, Rc<Kept>>>,
+    /// All keys.
+    pub keys: RefCell<Arc<Keys>>,
+    /// Who changes what is served.
+    pub loader: SharedLoader,
     state: PathBuf,
-    hash_key: HashKey,
+    /// The secret that names are hashed with.
+    pub hash_key: HashKey,
     threads: usize,
     started: Instant,
     slots: Semaphore,
+    /// When the next zone is due; what makes one due sooner sets it to zero.
+    next_due: Cell<Duration>,
+    /// Who is being told of which zone.
+    pub telling: RefCell<HashMap<(Name, Remote), AbortHandle>>,
 }
 
 /// One zone.
-struct Kept {
-    config: RefCell<Arc<ZoneConfig>>,
+pub struct Kept {
+    /// Its configuration.
+    pub config: RefCell<Arc<ZoneConfig>>,
     /// The last good version, even if it has expired.
-    zone: RefCell<Option<Arc<Zone>>>,
+    pub zone: RefCell<Option<Arc<Zone>>>,
     /// `None` if it comes from a file.
-    refresh: RefCell<Option<Refresh>>,
+    pub refresh: RefCell<Option<Refresh>>,
     is_asking: Cell<bool>,
-    is_expired: Cell<bool>,
+    /// Who said that it has changed since its primaries were asked.
+    said_by: Cell<Option<IpAddr>>,
+    /// Whether that was while they were asked.
+    is_stale: Cell<bool>,
+    /// Versions are installed one after the other.
+    installing: tokio::sync::Mutex<()>,
+    /// When it was last kept on disk that it is confirmed.
+    confirmed_kept: Cell<Option<Duration>>,
+    /// Whether no primary has confirmed it for too long.
+    pub is_expired: Cell<bool>,
+    /// What happened last.
+    pub last: RefCell<Option<String>>,
+}
+
+impl Kept {
+    /// Remembers what happened last.
+    fn say(&self, what: String) {
+        *self.last.borrow_mut() = Some(what);
+    }
 }
 
 impl Keeper {
-    fn now(&self) -> Duration {
+    /// Since the thread began.
+    pub fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
@@ -183,26 +219,32 @@ impl Keeper {
         *self.keys.borrow_mut() = keys;
         let mut before = std::mem::take(&mut *self.zones.borrow_mut());
         let now = self.now();
+        let mut changed = Vec::new();
         for Tracked { config, zone, age } in tracked {
             let name = config.name.clone();
             let is_secondary = !config.primaries.is_empty();
             let config = Arc::new(config);
             let kept = match before.remove(&name) {
                 Some(kept) if kept.refresh.borrow().is_some() == is_secondary => {
-                    let changed = *kept.config.replace(Arc::clone(&config)) != *config;
-                    if let Some(refresh) = kept.refresh.borrow_mut().as_mut().filter(|_| changed) {
+                    let differs = *kept.config.replace(Arc::clone(&config)) != *config;
+                    if let Some(refresh) = kept.refresh.borrow_mut().as_mut().filter(|_| differs) {
                         refresh.notified(now);
-                    }
-                    // What a secondary has is this thread's to say.
-                    if !is_secondary {
-                        self.replace(&kept, zone);
                     }
                     kept
                 }
-                _ => Rc::new(self.begin(config, zone, age, now)),
+                _ => Rc::new(self.begin(config, age.and(zone.clone()), age, now)),
             };
+            // What a secondary has is this thread's to say.
+            if !is_secondary {
+                changed.push((Rc::clone(&kept), zone));
+            }
             self.zones.borrow_mut().insert(name, kept);
         }
+        // Now that all zones are there: name servers are looked up in them.
+        for (kept, zone) in changed {
+            self.replace(&kept, zone);
+        }
+        self.next_due.set(Duration::ZERO);
     }
 
     fn begin(
@@ -222,7 +264,12 @@ impl Keeper {
             zone: RefCell::new(zone),
             refresh: RefCell::new(refresh),
             is_asking: Cell::new(false),
+            said_by: Cell::new(None),
+            is_stale: Cell::new(false),
+            installing: tokio::sync::Mutex::default(),
+            confirmed_kept: Cell::new(None),
             is_expired: Cell::new(false),
+            last: RefCell::default(),
         }
     }
 
@@ -233,69 +280,84 @@ impl Keeper {
         if before.is_some_and(|before| before.serial() == zone.serial()) {
             return;
         }
-        for remote in &kept.config.borrow().notify {
-            spawn_local(notify(Rc::clone(self), remote.clone(), Arc::clone(&zone)));
-        }
+        self.notify_all(kept, &zone);
     }
 
-    fn notified(&self, name: &Name) {
+    /// The zone is said to have changed, by `peer` or on this machine.
+    pub fn notified(&self, name: &Name, peer: Option<IpAddr>) {
         if let Some(kept) = self.zones.borrow().get(name)
             && let Some(refresh) = kept.refresh.borrow_mut().as_mut()
         {
             refresh.notified(self.now());
+            kept.said_by.set(peer);
+            kept.is_stale.set(kept.is_asking.get());
+            self.next_due.set(Duration::ZERO);
         }
     }
 
-    /// How long until something is due.
-    fn until_next(&self) -> Duration {
-        let now = self.now();
-        let zones = self.zones.borrow();
-        let due = |kept: &Rc<Kept>| {
-            let refresh = kept.refresh.borrow();
-            let refresh = refresh.as_ref().filter(|_| !kept.is_asking.get())?;
-            Some(refresh.next().saturating_sub(now))
-        };
-        zones.values().filter_map(due).min().unwrap_or(PAUSE)
-    }
-
-    /// Starts what is due.
+    /// Starts what is due, and finds out when the next is.
     fn start_due(self: &Rc<Keeper>) {
         let now = self.now();
-        let zones: Vec<Rc<Kept>> = self.zones.borrow().values().cloned().collect();
-        for kept in zones {
+        let mut next = now + PAUSE;
+        let zones = self.zones.borrow();
+        for kept in zones.values() {
             let mut refresh = kept.refresh.borrow_mut();
             let Some(refresh) = refresh.as_mut() else { continue };
-            if refresh.expires().is_some_and(|expires| expires <= now) && !kept.is_expired.get() {
-                kept.is_expired.set(true);
-                self.expire(&kept);
+            if !kept.is_expired.get()
+                && let Some(expires) = refresh.expires()
+            {
+                if expires <= now {
+                    kept.is_expired.set(true);
+                    spawn_local(Rc::clone(self).expire(Rc::clone(kept)));
+                }
+                next = next.min(expires);
             }
-            if refresh.next() <= now && !kept.is_asking.get() {
+            if kept.is_asking.get() {
+                continue;
+            }
+            if refresh.next() <= now {
                 kept.is_asking.set(true);
                 refresh.asking(now);
-                spawn_local(Rc::clone(self).refresh(Rc::clone(&kept)));
+                spawn_local(Rc::clone(self).refresh(Rc::clone(kept)));
             }
+            next = next.min(refresh.next());
+        }
+        self.next_due.set(next.max(now + Duration::from_millis(1)));
+    }
+
+    async fn expire(self: Rc<Keeper>, kept: Rc<Kept>) {
+        let config = Arc::clone(&kept.config.borrow());
+        let _turn = kept.installing.lock().await;
+        // It may have been confirmed while others had their turn.
+        if kept.is_expired.get() {
+            say!(
+                "zone {}: expired: no primary has confirmed it for too long; its names are \
+                 answered with SERVFAIL until one does",
+                config.name
+            );
+            self.install(&config, None, &[]).await;
         }
     }
 
-    fn expire(&self, kept: &Kept) {
-        let config = Arc::clone(&kept.config.borrow());
-        say!(
-            "zone {}: expired: no primary has confirmed it for too long; its names are answered \
-             with SERVFAIL until one does",
-            config.name
-        );
-        self.install(config, None);
-    }
-
-    /// Serves a version, or none, without keeping this thread.
-    fn install(&self, config: Arc<ZoneConfig>, zone: Option<Arc<Zone>>) {
-        let loader = Arc::clone(&self.loader);
-        spawn_blocking(move || loader::lock(&loader).install(&config.name, zone));
+    /// Serves a version, or none; returns its journal. Only in turn: [`Kept::installing`].
+    async fn install(
+        &self,
+        config: &Arc<ZoneConfig>,
+        zone: Option<Arc<Zone>>,
+        changes: &[Arc<Change>],
+    ) -> Option<Arc<Journal>> {
+        let (loader, name) = (Arc::clone(&self.loader), config.name.clone());
+        let changes = changes.to_vec();
+        let install = move || {
+            let mut loader = loader::lock(&loader);
+            loader.install(&name, zone, &changes);
+            loader.zones.journal(&name)
+        };
+        spawn_blocking(install).await.ok().flatten()
     }
 
     /// Asks the primaries of a zone, one after the other.
     async fn refresh(self: Rc<Keeper>, kept: Rc<Kept>) {
-        let Ok(_slot) = self.slots.acquire().await else { return };
         let config = Arc::clone(&kept.config.borrow());
         let wanted = Wanted {
             config: Arc::clone(&config),
@@ -304,19 +366,34 @@ impl Keeper {
             hash_key: self.hash_key,
             threads: self.threads,
         };
+        // Whoever says that there is something newer is asked first; and if it was not so, all are.
+        let said_by = kept.said_by.take();
+        let (first, others): (Vec<&Remote>, Vec<&Remote>) =
+            config.primaries.iter().partition(|remote| Some(remote.address.ip()) == said_by);
         let mut confirmed = false;
-        for remote in &config.primaries {
+        for remote in first.into_iter().chain(others) {
             let started = Instant::now();
-            match attempt(&wanted, remote).await {
-                Ok(Found::Current) => confirmed = true,
-                Ok(Found::Newer(zone)) => {
-                    self.take(&kept, &config, zone, remote, started).await;
+            match attempt(&wanted, remote, &self.slots).await {
+                Ok(Found::Current) => {
+                    kept.say(format!("{remote} has nothing newer"));
                     confirmed = true;
+                    if said_by.is_none() {
+                        break;
+                    }
                 }
-                Err(error) => say!("zone {}: {remote} {error}", config.name),
-            }
-            if confirmed {
-                break;
+                Ok(Found::Older) => {
+                    say!("zone {}: {remote} has an older version", config.name);
+                    kept.say(format!("{remote} has an older version"));
+                }
+                Ok(Found::Newer(newer)) => {
+                    self.take(&kept, &config, newer, remote, started).await;
+                    confirmed = true;
+                    break;
+                }
+                Err(error) => {
+                    say!("zone {}: {remote} {error}", config.name);
+                    kept.say(format!("{remote} {error}"));
+                }
             }
         }
         if confirmed {
@@ -325,6 +402,12 @@ impl Keeper {
             refresh.failed(self.now());
         }
         kept.is_asking.set(false);
+        self.next_due.set(Duration::ZERO);
+        if kept.is_stale.take()
+            && let Some(refresh) = kept.refresh.borrow_mut().as_mut()
+        {
+            refresh.notified(self.now());
+        }
     }
 
     /// A newer version: served at once, then kept on disk.
@@ -332,20 +415,19 @@ impl Keeper {
         self: &Rc<Keeper>,
         kept: &Rc<Kept>,
         config: &Arc<ZoneConfig>,
-        zone: Arc<Zone>,
+        newer: Newer,
         remote: &Remote,
         started: Instant,
     ) {
-        let (loader, name) = (Arc::clone(&self.loader), config.name.clone());
-        let served = Arc::clone(&zone);
-        let installed =
-            spawn_blocking(move || loader::lock(&loader).install(&name, Some(served))).await;
-        if installed.is_err() {
-            return;
-        }
+        let Newer { zone, changes, in_steps } = newer;
+        let how = if in_steps { format!("{} changes", changes.len()) } else { "whole".into() };
+        let turn = kept.installing.lock().await;
+        let journal = self.install(config, Some(Arc::clone(&zone)), &changes).await;
         kept.is_expired.set(false);
+        drop(turn);
+        kept.say(format!("serial {} came from {remote}, {how}", zone.serial()));
         say!(
-            "zone {}: serial {} from {remote}, {} names, {} records, {} KiB, in {} ms",
+            "zone {}: serial {} from {remote}, {how}: {} names, {} records, {} KiB, in {} ms",
             config.name,
             zone.serial(),
             zone.name_count(),
@@ -354,8 +436,8 @@ impl Keeper {
             started.elapsed().as_millis(),
         );
         self.replace(kept, Some(Arc::clone(&zone)));
-        let state = self.state.clone();
-        match spawn_blocking(move || state::save(&state, &zone)).await {
+        let (state, journal) = (self.state.clone(), journal.unwrap_or_default());
+        match spawn_blocking(move || state::keep(&state, &zone, &changes, &journal)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => say!("zone {}: not kept on disk: {error}", config.name),
             Err(_) => {}
@@ -368,45 +450,21 @@ impl Keeper {
         if let Some(refresh) = kept.refresh.borrow_mut().as_mut() {
             refresh.confirmed(self.now(), zone.soa_numbers());
         }
+        let turn = kept.installing.lock().await;
         if kept.is_expired.replace(false) {
-            self.install(Arc::clone(config), Some(zone));
+            self.install(config, Some(zone), &[]).await;
         }
+        drop(turn);
+        // Once a minute is enough to count its age from.
+        let now = self.now();
+        if kept.confirmed_kept.get().is_some_and(|kept| now - kept < CONFIRMED_KEPT_EVERY) {
+            return;
+        }
+        kept.confirmed_kept.set(Some(now));
         let (state, name, now) = (self.state.clone(), config.name.clone(), wall_clock());
         match spawn_blocking(move || state::save_confirmed(&state, &name, now)).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(error)) => say!("zone {}: {error}", config.name),
         }
-    }
-}
-
-//----------- NOTIFY ---------------------------------------------------------
-
-/// Tells `remote` that `zone` has changed, until it has heard (RFC 1996).
-async fn notify(keeper: Rc<Keeper>, remote: Remote, zone: Arc<Zone>) {
-    let Ok(id) = random_id() else { return };
-    let mut writer = Writer::new(id, Writer::flags_of(opcode::NOTIFY) | header::AA);
-    let apex = zone.apex().as_wire();
-    writer.question(apex, rtype::SOA, CLASS_IN);
-    if let Some(soa) = soa_of(&zone) {
-        writer.record(Section::Answer, apex, rtype::SOA, 0, &soa);
-    }
-    let mut octets = writer.into_octets();
-    let key = remote.key.as_ref().and_then(|key| keeper.keys.borrow().named(key).cloned());
-    let session = key.map(|key| Session::request(&key, &mut octets, wall_clock()));
-    let answer = exchange(remote.address, &octets, &NOTIFY_TRIES).await;
-    let (name, serial) = (zone.apex(), zone.serial());
-    match answer {
-        Ok(Some(reply)) => {
-            let Some(message) = Message::new(&reply) else { return };
-            let checked = session.map(|mut session| session.check(message, wall_clock()));
-            if let Some(Err(fault)) = checked {
-                say!("zone {name}: NOTIFY of serial {serial} to {remote}: the answer: {fault}");
-            } else if message.rcode() != rcode::NOERROR {
-                let code = rcode::name(message.rcode());
-                say!("zone {name}: NOTIFY of serial {serial} to {remote}: it answered {code}");
-            }
-        }
-        Ok(None) => say!("zone {name}: NOTIFY of serial {serial} to {remote}: no answer"),
-        Err(error) => say!("zone {name}: NOTIFY of serial {serial} to {remote}: it {error}"),
     }
 }

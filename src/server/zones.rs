@@ -14,6 +14,7 @@ use crate::limits::ZONE_FILE_SIZE_MAX;
 use crate::memory::Region;
 use crate::snapshot::{Snapshot, ZoneState};
 use crate::wire::Name;
+use crate::zone::change::{Change, Journal, diff};
 use crate::zone::{
     Checks, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Severity, Source, SourceText, Text, Zone,
     load, verify,
@@ -21,7 +22,7 @@ use crate::zone::{
 
 use super::config::{Config, Dnssec, ZoneConfig};
 use super::report::say;
-use super::{deferred, state};
+use super::{deferred, journal, state};
 
 /// Served when nothing is configured.
 const SAMPLE: &[u8] = include_bytes!("sample.zone");
@@ -177,6 +178,8 @@ struct Held {
     files: Option<Vec<FileRead>>,
     /// How long ago a primary said that the zone is current, if it was restored from disk.
     age: Option<Duration>,
+    /// What led to the version in `state`.
+    journal: Arc<Journal>,
 }
 
 /// One zone as those see it who move zones between servers.
@@ -249,17 +252,27 @@ impl ZoneSet {
             self.zones.iter().map(|held| (held.config.name.clone(), held.state.clone())).collect();
         let rules = self.zones.iter().map(|held| Arc::clone(&held.config.rules)).collect();
         let snapshot = Snapshot::new(self.generation, self.key, config.identity.clone(), zones);
-        Box::new(snapshot.with_access(Arc::clone(&config.keys), rules))
+        let journals = self.zones.iter().map(|held| Arc::clone(&held.journal)).collect();
+        let snapshot = snapshot.with_access(Arc::clone(&config.keys), rules);
+        Box::new(snapshot.with_journals(journals))
     }
 
-    /// The next snapshot, with `state` for the zone `name`; `None` if there is no such zone.
+    /// The next snapshot, with `state` for the zone `name`, to which `changes` have led; `None` if
+    /// there is no such zone.
     pub fn replace(
         &mut self,
         config: &Config,
         name: &Name,
         state: ZoneState,
+        changes: &[Arc<Change>],
     ) -> Option<Box<Snapshot>> {
-        let held = self.zones.iter_mut().find(|held| held.config.name == *name)?;
+        // Since a transfer began its zone may have been given a file.
+        let is_meant =
+            |held: &&mut Held| held.config.name == *name && !held.config.primaries.is_empty();
+        let held = self.zones.iter_mut().find(is_meant)?;
+        if let ZoneState::Serving(zone) = &state {
+            held.journal = Arc::new(held.journal.after(changes, zone.memory_len()));
+        }
         held.state = state;
         Some(self.snapshot(config))
     }
@@ -275,6 +288,12 @@ impl ZoneSet {
             age: held.age,
         };
         self.zones.iter().map(track).collect()
+    }
+
+    /// What is known of the changes of a zone.
+    pub fn journal(&self, name: &Name) -> Option<Arc<Journal>> {
+        let held = self.zones.iter().find(|held| held.config.name == *name)?;
+        Some(Arc::clone(&held.journal))
     }
 
     /// The secret that the names of all zones are hashed with.
@@ -319,13 +338,16 @@ fn load_one(
     threads: usize,
 ) -> Held {
     let config = zone.clone();
+    // What a secondary has in memory is never older than what it has on disk.
+    let is_secondary = |config: &ZoneConfig| !config.primaries.is_empty();
     if let Some(held) = held
-        && held.is_current(zone)
+        && (held.is_current(zone) || is_secondary(zone) && is_secondary(&held.config))
     {
         let (state, files) = (held.state.clone(), held.files.clone());
-        return Held { config, state, files, age: held.age };
+        let journal = Arc::clone(&held.journal);
+        return Held { config, state, files, age: held.age, journal };
     }
-    if !zone.primaries.is_empty() {
+    if is_secondary(zone) {
         return restore_one(key, server, config, threads);
     }
     let started = Instant::now();
@@ -354,8 +376,9 @@ fn load_one(
         );
         say_expiry(&loaded, now());
         let files = files.read.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let journal = record(server, &config, held, &loaded, key);
         let state = ZoneState::Serving(Arc::new(loaded));
-        return Held { config, state, files: Some(files), age: None };
+        return Held { config, state, files: Some(files), age: None, journal };
     }
     let state = held.map_or(ZoneState::Failed, |held| held.state.clone());
     match &state {
@@ -368,16 +391,75 @@ fn load_one(
             zone.name,
         ),
     }
-    Held { config, state, files: None, age: None }
+    let journal = held.map(|held| Arc::clone(&held.journal)).unwrap_or_default();
+    Held { config, state, files: None, age: None, journal }
+}
+
+/// The journal of a zone that was read: others need only what has changed.
+fn record(
+    server: &Config,
+    config: &ZoneConfig,
+    held: Option<&Held>,
+    zone: &Zone,
+    key: HashKey,
+) -> Arc<Journal> {
+    let (name, new) = (zone.apex(), zone.serial());
+    // Without a peer that may have it nobody asks what has changed.
+    if config.rules.transfer.is_empty() {
+        return Arc::default();
+    }
+    let Some(Held { state: ZoneState::Serving(before), journal, .. }) = held else {
+        return recall(server, zone);
+    };
+    let old = before.serial();
+    if old == new {
+        if diff(before, zone, key).is_empty() {
+            return Arc::clone(journal);
+        }
+        say!("zone {name}: it has changed, but its serial {new} has not: others will not notice");
+        return forget(server, zone);
+    }
+    if (new.wrapping_sub(old) as i32) < 0 {
+        say!("zone {name}: its serial went back from {old} to {new}: others will not take it");
+        return forget(server, zone);
+    }
+    let change = Arc::new(diff(before, zone, key));
+    let journal = journal.after(std::slice::from_ref(&change), zone.memory_len());
+    if let Err(error) = state::record(&server.state, name, &[change], &journal) {
+        say!("zone {name}: {error}: after a restart others get the whole zone");
+    }
+    Arc::new(journal)
+}
+
+/// No journal: what is kept does not lead to this version, and must not stand before what will.
+fn forget(server: &Config, zone: &Zone) -> Arc<Journal> {
+    if let Err(error) = journal::replace(&server.state, zone.apex(), &[]) {
+        say!("zone {}: {error}", zone.apex());
+    }
+    Arc::default()
+}
+
+/// The journal of a zone that is read for the first time, if it leads to this version.
+fn recall(server: &Config, zone: &Zone) -> Arc<Journal> {
+    let changes = journal::read(&server.state, zone.apex()).unwrap_or_default();
+    let Some(last) = changes.last() else { return Arc::default() };
+    if last.to != zone.serial() {
+        return forget(server, zone);
+    }
+    let changes: Vec<_> = changes.into_iter().map(Arc::new).collect();
+    Arc::new(Journal::default().after(&changes, zone.memory_len()))
 }
 
 /// A zone of other servers, as it was when the last process ended, unless it is too old.
 fn restore_one(key: HashKey, server: &Config, config: ZoneConfig, threads: usize) -> Held {
     let (name, files) = (&config.name, Some(Vec::new()));
     let options = LoadOptions { key, threads, nsec3_iterations_max: config.nsec3_iterations_max };
-    let failed = |config| Held { config, state: ZoneState::Failed, files: None, age: None };
-    let zone = match state::restore(&server.state, name, &options) {
-        Ok(Some(zone)) => zone,
+    let failed = |config| {
+        let journal = Arc::default();
+        Held { config, state: ZoneState::Failed, files: None, age: None, journal }
+    };
+    let (zone, journal) = match state::restore(&server.state, name, &options) {
+        Ok(Some(restored)) => restored,
         Ok(None) => return failed(config),
         Err(error) => {
             say!("zone {name}: {error}: it is transferred again");
@@ -385,14 +467,19 @@ fn restore_one(key: HashKey, server: &Config, config: ZoneConfig, threads: usize
         }
     };
     // A clock that was set back makes a zone no younger than it is: it is then asked for at once.
-    let confirmed = state::restore_confirmed(&server.state, name).unwrap_or(0);
+    let confirmed = state::restore_confirmed(&server.state, name);
     let age = Duration::from_secs(deferred::wall_clock().saturating_sub(confirmed));
     if age >= Duration::from_secs(zone.soa_numbers()[3].into()) {
         say!("zone {name}: serial {} has expired: it is transferred again", zone.serial());
         return failed(config);
     }
+    if !is_wanted(&zone, &config, threads) {
+        say!("zone {name}: what was kept may not serve: it is transferred again");
+        return failed(config);
+    }
     say!("zone {name}: serial {}, kept from before", zone.serial());
-    Held { config, state: ZoneState::Serving(Arc::new(zone)), files, age: Some(age) }
+    let state = ZoneState::Serving(Arc::new(zone));
+    Held { config, state, files, age: Some(age), journal: Arc::new(journal) }
 }
 
 //----------- Signatures -----------------------------------------------------

@@ -17,6 +17,7 @@ use crate::memory::prefetch;
 use crate::policy::Rules;
 use crate::tsig::Keys;
 use crate::wire::{LowerName, Name};
+use crate::zone::change::Journal;
 use crate::zone::{HashKey, SuffixHashes, Zone};
 
 //----------- Identity -------------------------------------------------------
@@ -74,6 +75,8 @@ pub struct Snapshot {
     /// What peers may do with each zone; empty: nothing with any.
     rules: Vec<Arc<Rules>>,
     keys: Arc<Keys>,
+    /// What changed in each zone of late; empty: nothing is known.
+    journals: Vec<Arc<Journal>>,
 }
 
 /// The rules of a zone that has none.
@@ -118,15 +121,35 @@ impl Snapshot {
             names.extend_from_slice(lower.as_wire());
             depths |= 1 << lower.depth();
         }
-        let (names, apexes) = (names.into(), apexes.into());
-        let (rules, keys) = (Vec::new(), Arc::default());
-        Snapshot { generation, key, identity, zones, names, apexes, depths, rules, keys }
+        Snapshot {
+            generation,
+            key,
+            identity,
+            zones,
+            names: names.into(),
+            apexes: apexes.into(),
+            depths,
+            rules: Vec::new(),
+            keys: Arc::default(),
+            journals: Vec::new(),
+        }
     }
 
     /// The same with `rules` for each zone, in their order, and the keys that peers sign with.
     pub fn with_access(mut self, keys: Arc<Keys>, rules: Vec<Arc<Rules>>) -> Snapshot {
         (self.keys, self.rules) = (keys, rules);
         self
+    }
+
+    /// The same with a journal for each zone, in their order.
+    pub fn with_journals(mut self, journals: Vec<Arc<Journal>>) -> Snapshot {
+        self.journals = journals;
+        self
+    }
+
+    /// What changed of late in the zone at `index`.
+    pub fn journal(&self, index: usize) -> Option<&Journal> {
+        self.journals.get(index).map(|journal| &**journal)
     }
 
     /// What peers may do with the zone at `index`.

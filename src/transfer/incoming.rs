@@ -11,14 +11,15 @@
 //! record must be in the zone and of the form its type has, and the signatures must hold to the
 //! last message.
 
-use crate::limits::{TRANSFER_OCTETS_MAX, TRANSFER_RECORDS_MAX};
+use crate::limits::TRANSFER_RECORDS_MAX;
 use crate::tsig::{self, Session};
-use crate::wire::message::{CLASS_IN, Message, RecordAt, Section, Writer, header, opcode};
+use crate::wire::message::{
+    CLASS_IN, Message, RecordAt, Section, Writer, header, is_label_start, opcode,
+};
 use crate::wire::{LowerName, Name, rtype};
 use crate::zone::LoadOptions;
+use crate::zone::change::{Change, Record};
 use crate::zone::intake::{BadRdata, Intake, expanded, soa_numbers};
-
-use super::change::{Change, Record};
 
 //----------- Fault ----------------------------------------------------------
 
@@ -86,7 +87,10 @@ pub struct Incoming {
     changes: Vec<Change>,
     record_count: u64,
     octet_count: u64,
+    octets_max: u64,
     is_signed: bool,
+    /// The answer was that there is nothing newer.
+    is_current: bool,
     owner: Vec<u8>,
 }
 
@@ -103,6 +107,17 @@ enum State {
     Done,
 }
 
+/// What was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// The ID of the request.
+    pub id: u16,
+    /// Changes since then, or the whole zone.
+    pub serial: Option<u32>,
+    /// Octets that the transfer may have.
+    pub octets_max: u64,
+}
+
 /// The request: changes since `serial`, or the whole zone. `soa` is sent along with the serial.
 pub fn request(id: u16, apex: &Name, soa: Option<&[u8]>) -> Vec<u8> {
     let mut writer = Writer::new(id, Writer::flags_of(opcode::QUERY));
@@ -115,11 +130,10 @@ pub fn request(id: u16, apex: &Name, soa: Option<&[u8]>) -> Vec<u8> {
 }
 
 impl Incoming {
-    /// A transfer that was asked for with `id`: changes since `serial`, or the whole zone.
+    /// A transfer of `apex` that was asked for with `request`.
     pub fn new(
         apex: &Name,
-        id: u16,
-        serial: Option<u32>,
+        request: Request,
         session: Option<Session>,
         options: &LoadOptions,
     ) -> Incoming {
@@ -127,8 +141,8 @@ impl Incoming {
         lower.read(apex.as_wire()).expect("a name is a name");
         Incoming {
             apex: lower,
-            id,
-            serial,
+            id: request.id,
+            serial: request.serial,
             session,
             state: State::Start,
             first_soa: Vec::new(),
@@ -136,7 +150,9 @@ impl Incoming {
             changes: Vec::new(),
             record_count: 0,
             octet_count: 0,
+            octets_max: request.octets_max,
             is_signed: true,
+            is_current: false,
             owner: Vec::new(),
         }
     }
@@ -144,10 +160,6 @@ impl Incoming {
     /// Takes the next message, which came at `now`; whether it was the last.
     pub fn message(&mut self, octets: &[u8], now: u64) -> Result<bool, Fault> {
         let message = Message::new(octets).ok_or(Fault::Malformed)?;
-        self.octet_count += octets.len() as u64;
-        if self.octet_count > TRANSFER_OCTETS_MAX {
-            return Err(Fault::TooMuch("transfer_size_max"));
-        }
         if let Some(session) = &mut self.session {
             self.is_signed = session.check(message, now).map_err(Fault::Signature)?;
         }
@@ -169,6 +181,7 @@ impl Incoming {
         }
         if self.state == State::AfterSoa && self.is_nothing_newer() {
             self.state = State::Done;
+            self.is_current = true;
         }
         if self.state == State::Start {
             return Err(Fault::Unexpected("no SOA"));
@@ -197,12 +210,12 @@ impl Incoming {
     /// What came, once the last message has.
     pub fn finish(self) -> Brought {
         debug_assert_eq!(self.state, State::Done);
-        if !self.changes.is_empty() {
-            Brought::Changes(self.changes)
-        } else if self.intake.record_count() > 0 {
-            Brought::Whole(Box::new(self.intake))
-        } else {
+        if self.is_current {
             Brought::Nothing
+        } else if !self.changes.is_empty() {
+            Brought::Changes(self.changes)
+        } else {
+            Brought::Whole(Box::new(self.intake))
         }
     }
 
@@ -242,11 +255,16 @@ impl Incoming {
             State::Start => Err(Fault::Unexpected("records before a SOA")),
             State::Done => Err(Fault::Unexpected("records after the end")),
             State::AfterSoa | State::Whole => {
-                self.begin_whole()?;
+                // From the second record on it is clear that all records come.
+                self.state = State::Whole;
+                if !is_within(owner, &self.apex) {
+                    return Err(bad);
+                }
                 let kind = (record.rtype, record.class, record.ttl);
-                self.intake
-                    .record_of(message.octets(), owner, kind, record.rdata.clone())
-                    .map_err(|BadRdata| bad)
+                let taken =
+                    self.intake.record_of(message.octets(), owner, kind, record.rdata.clone());
+                let len = taken.map_err(|BadRdata| bad)?;
+                self.count(owner.len() + len)
             }
             State::Deleting | State::Adding => {
                 let rdata = expanded(record.rtype, message.octets(), record.rdata.clone());
@@ -260,18 +278,21 @@ impl Incoming {
                 } else {
                     &mut change.added
                 };
+                let len = owner.len() + rdata.len();
                 let owner = owner.to_ascii_lowercase().into();
                 let (rtype, ttl, rdata) = (record.rtype, record.ttl, rdata.into());
                 list.push(Record { owner, rtype, ttl, rdata });
-                Ok(())
+                self.count(len)
             }
         }
     }
 
-    /// From the second record on it is clear that all records come.
-    fn begin_whole(&mut self) -> Result<(), Fault> {
-        if self.state == State::AfterSoa {
-            self.state = State::Whole;
+    /// Counts what a record takes in memory: compressed it may be much less.
+    fn count(&mut self, len: usize) -> Result<(), Fault> {
+        const OVERHEAD: u64 = 64;
+        self.octet_count += len as u64 + OVERHEAD;
+        if self.octet_count > self.octets_max {
+            return Err(Fault::TooMuch("transfer_size_max"));
         }
         Ok(())
     }
@@ -334,8 +355,6 @@ impl Incoming {
 
 /// Whether a name in wire form is at or below `apex`.
 fn is_within(owner: &[u8], apex: &LowerName) -> bool {
-    let mut name = LowerName::new();
-    name.read(owner).is_some()
-        && name.depth() >= apex.depth()
-        && name.suffix(apex.depth()) == apex.as_wire()
+    let Some(start) = owner.len().checked_sub(apex.len()) else { return false };
+    owner[start..].eq_ignore_ascii_case(apex.as_wire()) && is_label_start(owner, start)
 }

@@ -5,7 +5,6 @@
 //!   messages ──> incoming ──> a zone that was checked                   (secondary)
 //! ```
 
-pub mod change;
 pub mod incoming;
 pub mod outgoing;
 mod pack;

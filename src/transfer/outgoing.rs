@@ -18,6 +18,7 @@ use crate::wire::rcode::{
     EDE_NOT_READY, EDE_PROHIBITED, FORMERR, NOERROR, NOTAUTH, REFUSED, Rcode, SERVFAIL,
 };
 use crate::wire::{LowerName, rtype};
+use crate::zone::change::Change;
 use crate::zone::records::{Cursor, Expanded, Place, expand, signatures};
 use crate::zone::{Rrset, Zone, flag};
 
@@ -26,6 +27,8 @@ use super::pack::{Packer, Parts};
 /// Extended DNS Errors (RFC 8914).
 const OPTION_EDE: u16 = 15;
 const UDP_SIZE: u16 = ANSWER_SIZE_DEFAULT as u16;
+/// Changes of more octets are sent as they are: finding out what they come to takes too long.
+const CONDENSED_OCTETS_MAX: usize = 4 << 20;
 
 //----------- Request --------------------------------------------------------
 
@@ -72,8 +75,28 @@ pub fn begin(
         if (zone.serial().wrapping_sub(serial) as i32) <= 0 {
             return Ok(Granted::Current(Arc::clone(zone)));
         }
+        let changes = snapshot.journal(index).and_then(|journal| journal.since(serial));
+        if let Some(changes) = changes.and_then(|changes| worthwhile(zone, changes)) {
+            let mut outgoing = Outgoing::new(Arc::clone(zone), id, question.qtype, reserve);
+            outgoing.changes = changes;
+            return Ok(Granted::Messages(Box::new(outgoing)));
+        }
     }
     Ok(Granted::Messages(Box::new(Outgoing::new(Arc::clone(zone), id, question.qtype, reserve))))
+}
+
+/// The changes to send, condensed if that is shorter (RFC 1995, 5); `None` if the whole zone is.
+fn worthwhile(zone: &Zone, changes: &[Arc<Change>]) -> Option<Vec<Arc<Change>>> {
+    let len = |changes: &[Arc<Change>]| changes.iter().map(|change| change.len()).sum::<usize>();
+    let mut best = changes.to_vec();
+    if changes.len() > 1
+        && len(&best) <= CONDENSED_OCTETS_MAX
+        && let Some(condensed) = Change::condensed(changes)
+        && condensed.len() < len(&best)
+    {
+        best = vec![Arc::new(condensed)];
+    }
+    (len(&best) < zone.memory_len()).then_some(best)
 }
 
 /// The serial of the SOA that an IXFR request has in its authority section.
@@ -90,7 +113,11 @@ fn requested_serial(message: Message<'_>) -> Option<u32> {
 /// The reply that says why there is no transfer.
 pub fn denial(message: Message<'_>, denied: Denied) -> Vec<u8> {
     let mut writer = Writer::reply(message, denied.0);
-    if let Some(error) = denied.1 {
+    // RFC 6891, 7: no OPT for whoever sent none.
+    let has_opt = message.records().is_ok_and(|records| {
+        records.map_while(Result::ok).any(|record| record.rtype == rtype::OPT)
+    });
+    if let Some(error) = denied.1.filter(|_| has_opt) {
         writer.opt(UDP_SIZE, Some((OPTION_EDE, &error.to_be_bytes())));
     }
     writer.into_octets()
@@ -119,6 +146,8 @@ pub struct Outgoing {
     qtype: u16,
     reserve: usize,
     step: Step,
+    /// Instead of the whole zone.
+    changes: Vec<Arc<Change>>,
     /// Records of an RRset that fills more than a message.
     pending: VecDeque<(LowerName, u16, Expanded)>,
     /// Records sent so far.
@@ -130,6 +159,8 @@ enum Step {
     FirstSoa,
     /// So many RRsets of the next place have been sent.
     Places(Cursor, usize),
+    /// So many changes have been sent, and so many records of the next.
+    Changes(usize, usize),
     LastSoa,
     Done,
 }
@@ -143,13 +174,29 @@ pub struct TooLarge;
 
 impl Outgoing {
     fn new(zone: Arc<Zone>, id: u16, qtype: u16, reserve: usize) -> Outgoing {
-        let pending = VecDeque::new();
-        Outgoing { zone, id, qtype, reserve, step: Step::FirstSoa, pending, record_count: 0 }
+        Outgoing {
+            zone,
+            id,
+            qtype,
+            reserve,
+            step: Step::FirstSoa,
+            changes: Vec::new(),
+            pending: VecDeque::new(),
+            record_count: 0,
+        }
     }
 
     /// The zone it is of.
     pub fn zone(&self) -> &Zone {
         &self.zone
+    }
+
+    /// In words, whether it is the whole zone or changes.
+    pub fn way(&self) -> String {
+        match self.changes.len() {
+            0 => "whole".into(),
+            count => format!("{count} changes"),
+        }
     }
 
     /// Writes the next message to `out`. `false` if there is none left.
@@ -185,7 +232,10 @@ impl Outgoing {
                         return Err(Full);
                     }
                     self.step = match self.step {
-                        Step::FirstSoa => Step::Places(Cursor::default(), 0),
+                        Step::FirstSoa if self.changes.is_empty() => {
+                            Step::Places(Cursor::default(), 0)
+                        }
+                        Step::FirstSoa => Step::Changes(0, 0),
                         _ => Step::Done,
                     };
                 }
@@ -203,9 +253,29 @@ impl Outgoing {
                         }
                     }
                 }
+                Step::Changes(number, sent) => self.changes(number, sent, packer)?,
                 Step::Done => return Ok(()),
             }
         }
+    }
+
+    /// Adds the records of change `number` from record `sent` on.
+    fn changes(&mut self, number: usize, sent: usize, packer: &mut Packer<'_>) -> Result<(), Full> {
+        let Some(change) = self.changes.get(number) else {
+            self.step = Step::LastSoa;
+            return Ok(());
+        };
+        let records = change.deleted.iter().chain(&change.added);
+        for (i, record) in records.enumerate().skip(sent) {
+            let mut owner = LowerName::new();
+            owner.read(&record.owner).expect("a name is a name");
+            if !packer.record(&owner, record.rtype, record.ttl, &record.rdata) {
+                self.step = Step::Changes(number, i);
+                return Err(Full);
+            }
+        }
+        self.step = Step::Changes(number + 1, 0);
+        Ok(())
     }
 
     /// Adds the RRsets of a place from number `sent` on; the error says how many then were.

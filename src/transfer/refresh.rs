@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{REFRESH_MAX, REFRESH_MIN, RETRY_FIRST, RETRY_MIN};
+use crate::limits::{NOTIFY_INTERVAL_MIN, REFRESH_MAX, REFRESH_MIN, RETRY_FIRST, RETRY_MIN};
 
 /// The clockwork of one zone.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Refresh {
     confirmed: Duration,
     /// When to ask next.
     next: Duration,
+    /// When it was last asked.
+    asked: Option<Duration>,
     /// Attempts that failed since one did not.
     failures: u32,
     random: u64,
@@ -35,7 +37,14 @@ struct Timers {
 impl Refresh {
     /// Of a zone that is not there yet: asked for at once.
     pub fn new(now: Duration, seed: u64) -> Refresh {
-        Refresh { timers: None, confirmed: now, next: now, failures: 0, random: seed | 1 }
+        Refresh {
+            timers: None,
+            confirmed: now,
+            next: now,
+            asked: None,
+            failures: 0,
+            random: seed | 1,
+        }
     }
 
     /// A zone with these SOA numbers was confirmed at `confirmed`; asked for again at once.
@@ -69,11 +78,13 @@ impl Refresh {
 
     /// Somebody says that the zone has changed.
     pub fn notified(&mut self, now: Duration) {
-        self.next = self.next.min(now);
+        let soon = self.asked.map_or(now, |asked| now.max(asked + NOTIFY_INTERVAL_MIN));
+        self.next = self.next.min(soon);
     }
 
     /// An attempt is on its way: not again before it has ended.
     pub fn asking(&mut self, now: Duration) {
+        self.asked = Some(now);
         self.next = now + REFRESH_MAX;
     }
 
@@ -132,6 +143,9 @@ mod tests {
         assert_eq!(zone.expires(), Some(seconds(200 + 86400)), "failing confirms nothing");
         zone.notified(seconds(4001));
         assert_eq!(zone.next(), seconds(4001));
+        zone.asking(seconds(4001));
+        zone.notified(seconds(4001));
+        assert_eq!(zone.next(), seconds(4001) + NOTIFY_INTERVAL_MIN);
     }
 
     #[test]

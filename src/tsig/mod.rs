@@ -61,6 +61,8 @@ pub struct Refusal {
     key_name: Vec<u8>,
     algorithm: Vec<u8>,
     original_id: u16,
+    time: u64,
+    fudge: u16,
 }
 
 /// Looks at the TSIG of a request that came at `now`. Also returns where the request ends without
@@ -78,6 +80,8 @@ pub fn verify_request(keys: &Keys, message: Message<'_>, now: u64) -> (Verified,
                 key_name: Vec::new(),
                 algorithm: Vec::new(),
                 original_id: 0,
+                time: 0,
+                fudge: 0,
             };
             return (Verified::Refused(refusal), whole);
         }
@@ -91,6 +95,8 @@ pub fn verify_request(keys: &Keys, message: Message<'_>, now: u64) -> (Verified,
             key_name: signature.key_name.clone(),
             algorithm: signature.algorithm.clone(),
             original_id: signature.original_id,
+            time: signature.time,
+            fudge: signature.fudge,
         })
     };
     // RFC 8945, 5.2: first the key, then the MAC, then the time; each failure has its code (5.2.1
@@ -101,15 +107,18 @@ pub fn verify_request(keys: &Keys, message: Message<'_>, now: u64) -> (Verified,
     let mut context = key.context();
     context.update(&signature.message(message));
     Variables::of(&signature).update(&mut context, true);
-    match key.matches(context, signature.mac) {
+    let matched = key.matches(context, signature.mac);
+    match matched {
         Match::Malformed => return (refuse(FORMERR, 0, None), end),
         Match::Differs => return (refuse(NOTAUTH, error::BADSIG, None), end),
-        Match::TooShort => return (refuse(NOTAUTH, error::BADTRUNC, None), end),
-        Match::Equal => {}
+        Match::TooShort | Match::Equal => {}
     }
     let session = Session::new(key.clone(), signature.mac.to_vec());
     if now.abs_diff(signature.time) > u64::from(signature.fudge) {
         return (refuse(NOTAUTH, error::BADTIME, Some(session)), end);
+    }
+    if matched == Match::TooShort {
+        return (refuse(NOTAUTH, error::BADTRUNC, Some(session)), end);
     }
     (Verified::Signed(session), end)
 }
@@ -121,8 +130,15 @@ impl Refusal {
             return;
         }
         if let Some(mut session) = self.session {
-            // RFC 8945, 5.2.3: signed, so that the client learns the server's time from it.
-            return session.sign_with(reply, now, self.error, &now.to_be_bytes()[2..]);
+            // RFC 8945, 5.2.3: signed with the client's time, so that the client can verify it and
+            // learn the server's.
+            let (time, fudge, ours) = match self.error {
+                error::BADTIME => (self.time, self.fudge, &now.to_be_bytes()[2..]),
+                _ => (now, TSIG_FUDGE_SECONDS, &[][..]),
+            };
+            let key = session.key.clone();
+            let (error, new) = (self.error, Variables::new(&key, time));
+            return session.sign_with(reply, &Variables { fudge, error, other: ours, ..new });
         }
         // RFC 8945, 5.3.2: not signed, for there is no key to do it with.
         let variables = Variables {
@@ -225,16 +241,15 @@ impl Session {
 
     /// Signs the next message.
     pub fn sign(&mut self, message: &mut Vec<u8>, now: u64) {
-        self.sign_with(message, now, 0, &[]);
+        let key = self.key.clone();
+        self.sign_with(message, &Variables::new(&key, now));
     }
 
-    fn sign_with(&mut self, message: &mut Vec<u8>, now: u64, error: u16, other: &[u8]) {
-        let key = self.key.clone();
-        let variables = Variables { error, other, ..Variables::new(&key, now) };
+    fn sign_with(&mut self, message: &mut Vec<u8>, variables: &Variables<'_>) {
         self.context.update(message);
-        self.finish(&variables);
+        self.finish(variables);
         let id = u16::from_be_bytes([message[0], message[1]]);
-        append(message, &variables, &self.mac, id);
+        append(message, variables, &self.mac, id);
     }
 
     /// The MAC of what was taken in so far becomes the one before.

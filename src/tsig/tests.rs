@@ -76,6 +76,7 @@ fn what_does_not_hold_is_refused_as_the_rfc_says() {
     late.sign(&mut told, NOW + 301);
     let signature = Signature::find(Message::new(&told).unwrap()).unwrap().unwrap();
     assert_eq!(signature.other, &(NOW + 301).to_be_bytes()[2..]);
+    assert_eq!(signature.time, NOW, "the client's own");
     let checked = client.check(Message::new(&told).unwrap(), NOW);
     assert_eq!(checked, Err(Fault::Told(error::BADTIME)));
 }

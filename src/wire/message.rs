@@ -353,7 +353,7 @@ pub fn add_to_count(message: &mut [u8], section: usize, more: u16) {
 }
 
 /// Whether a label of the name `wire` starts at `position`.
-fn is_label_start(wire: &[u8], position: usize) -> bool {
+pub fn is_label_start(wire: &[u8], position: usize) -> bool {
     let mut at = 0;
     while at < position {
         at += 1 + usize::from(wire[at]);

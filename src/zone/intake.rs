@@ -50,14 +50,15 @@ impl Intake {
         self.count
     }
 
-    /// Takes a record of a message; `owner` is a whole name in wire form, `range` its RDATA.
+    /// Takes a record of a message; `owner` is a whole name in wire form, `range` its RDATA. Returns
+    /// the octets of the RDATA when it is expanded.
     pub fn record_of(
         &mut self,
         message: &[u8],
         owner: &[u8],
         (rtype, class, ttl): (u16, u16, u32),
         range: Range<usize>,
-    ) -> Result<(), BadRdata> {
+    ) -> Result<usize, BadRdata> {
         let mut rdata = std::mem::take(&mut self.rdata);
         rdata.clear();
         let fits = !rtype::is_meta(rtype)
@@ -67,7 +68,7 @@ impl Intake {
             self.take(owner, (rtype, class, ttl), &rdata);
         }
         self.rdata = rdata;
-        if fits { Ok(()) } else { Err(BadRdata) }
+        if fits { Ok(self.rdata.len()) } else { Err(BadRdata) }
     }
 
     /// Takes a record of class IN whose RDATA is expanded.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod essence;
+pub mod fleet;
 pub mod random_zone;
 
 use std::fs;

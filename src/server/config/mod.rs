@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use crate::limits::{
     ANSWER_SIZE_DEFAULT, ANSWER_SIZE_MAX, ANSWER_SIZE_MIN, CORES_MAX, IDENTITY_LEN_MAX,
-    STREAM_CONNECTIONS_DEFAULT, STREAM_IDLE_SECONDS,
+    STREAM_CONNECTIONS_DEFAULT, STREAM_CONNECTIONS_PER_CLIENT_DEFAULT, STREAM_IDLE_SECONDS,
+    STREAM_QUERIES_DEFAULT,
 };
 use crate::snapshot::Identity;
 use crate::tsig::Keys;
 
 use super::keys::{Errors, Table};
+use super::stream::StreamLimits;
 
 mod secret;
 mod zone;
@@ -51,8 +53,7 @@ pub struct Config {
     pub user: Option<String>,
     pub identity: Identity,
     pub receive_buffer: usize,
-    pub stream_connections: usize,
-    pub stream_idle: Duration,
+    pub stream: StreamLimits,
     /// Where zones of other servers are kept.
     pub state: PathBuf,
     pub keys: Arc<Keys>,
@@ -68,8 +69,12 @@ impl Default for Config {
             user: None,
             identity: Identity::default(),
             receive_buffer: RECEIVE_BUFFER_DEFAULT,
-            stream_connections: STREAM_CONNECTIONS_DEFAULT,
-            stream_idle: Duration::from_secs(STREAM_IDLE_SECONDS),
+            stream: StreamLimits {
+                connections: STREAM_CONNECTIONS_DEFAULT,
+                connections_per_client: STREAM_CONNECTIONS_PER_CLIENT_DEFAULT,
+                idle: Duration::from_secs(STREAM_IDLE_SECONDS),
+                queries: STREAM_QUERIES_DEFAULT,
+            },
             state: PathBuf::from(STATE_DEFAULT),
             keys: Arc::default(),
             zones: Vec::new(),
@@ -120,6 +125,14 @@ impl Config {
         errors.into_result(config)
     }
 
+    /// Whether there is something to command: whoever tries the sample finds no new directory.
+    pub fn takes_commands(&self) -> bool {
+        let moves = |zone: &ZoneConfig| {
+            !zone.primaries.is_empty() || !zone.rules.transfer.is_empty() || !zone.notify.is_empty()
+        };
+        self.zones.iter().any(moves)
+    }
+
     fn server(&mut self, server: &mut Table<'_>, directory: &Path) {
         if let Some(listen) = server.list::<SocketAddr>(
             "listen",
@@ -157,10 +170,16 @@ impl Config {
         }
         if let Some(mut tcp) = server.table("tcp") {
             if let Some(connections) = tcp.integer("connections", 1, 1_000_000) {
-                self.stream_connections = connections as usize;
+                self.stream.connections = connections as usize;
+            }
+            if let Some(connections) = tcp.integer("connections_per_client", 1, 1_000_000) {
+                self.stream.connections_per_client = connections as usize;
             }
             if let Some(idle) = tcp.duration("idle") {
-                self.stream_idle = idle;
+                self.stream.idle = idle;
+            }
+            if let Some(queries) = tcp.integer("queries_per_connection", 1, i64::MAX) {
+                self.stream.queries = queries as u64;
             }
             tcp.finish();
         }
@@ -194,7 +213,7 @@ mod tests {
         assert_eq!(config.cores, [0, 1]);
         assert_eq!(config.path, PathChoice::Mmsg);
         assert_eq!(config.receive_buffer, 4 << 20);
-        assert_eq!(config.stream_idle, Duration::from_secs(3));
+        assert_eq!(config.stream.idle, Duration::from_secs(3));
         assert_eq!(config.zones[0].file.as_deref(), Some(Path::new("/etc/example.org.zone")));
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::limits::{NSEC3_ITERATIONS_DEFAULT, NSEC3_ITERATIONS_MAX};
+use crate::limits::{NSEC3_ITERATIONS_DEFAULT, NSEC3_ITERATIONS_MAX, TRANSFER_OCTETS_DEFAULT};
 use crate::policy::{Access, AccessList, Remote, Rules};
 use crate::tsig::Keys;
 use crate::wire::Name;
@@ -25,8 +25,12 @@ pub struct ZoneConfig {
     pub nsec3_iterations_max: u16,
     /// The servers it comes from, in the order they are tried; none: it comes from its file.
     pub primaries: Vec<Remote>,
+    /// Octets that a transfer of it may have.
+    pub transfer_size_max: u64,
     /// Who is told when it changes.
     pub notify: Vec<Remote>,
+    /// Whether its name servers are told too, as far as their addresses are served here.
+    pub notify_servers: bool,
     /// Who may have it.
     pub rules: Arc<Rules>,
 }
@@ -50,7 +54,9 @@ impl ZoneConfig {
             zonemd: false,
             nsec3_iterations_max: NSEC3_ITERATIONS_DEFAULT,
             primaries: Vec::new(),
+            transfer_size_max: TRANSFER_OCTETS_DEFAULT,
             notify: Vec::new(),
+            notify_servers: false,
             rules: Arc::default(),
         }
     }
@@ -98,6 +104,10 @@ impl ZoneConfig {
         if let Some(max) = zone.integer("nsec3_iterations_max", 0, NSEC3_ITERATIONS_MAX) {
             self.nsec3_iterations_max = max as u16;
         }
+        if let Some(size) = zone.size("transfer_size_max", 1 << 10, 1 << 40) {
+            self.transfer_size_max = size as u64;
+        }
+        self.notify_servers = zone.boolean("notify_servers").unwrap_or(false);
         self.notify = remotes(zone, "notify", keys);
         let transfer = access(zone, "allow_transfer", keys).unwrap_or_default();
         let from_primaries = || {

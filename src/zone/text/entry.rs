@@ -7,7 +7,7 @@
 
 use std::sync::Mutex;
 
-use crate::limits::{DIAGNOSTICS_MAX, INCLUDE_DEPTH_MAX};
+use crate::limits::{DIAGNOSTICS_MAX, INCLUDE_COUNT_MAX, INCLUDE_DEPTH_MAX};
 use crate::wire::rtype;
 use crate::zone::{Diagnostic, Severity, Source};
 
@@ -119,7 +119,8 @@ pub struct Reader<'a, S> {
     files: &'a Mutex<Vec<String>>,
     file: u32,
     file_name: String,
-    depth: usize,
+    /// The files that wait for the end of this one.
+    open: Vec<String>,
     diagnostics: Vec<Diagnostic>,
     rdata: Vec<u8>,
     name: Vec<u8>,
@@ -147,7 +148,7 @@ impl<'a, S: Sink> Reader<'a, S> {
             files,
             file: 0,
             file_name: file.into(),
-            depth: 0,
+            open: Vec::new(),
             diagnostics: Vec::new(),
             rdata: Vec::with_capacity(4096),
             name: Vec::with_capacity(256),
@@ -315,7 +316,7 @@ impl<'a, S: Sink> Reader<'a, S> {
             write_name(word, &self.state.origin, &mut origin)?;
             lexer.expect_end()?;
         }
-        if self.depth >= INCLUDE_DEPTH_MAX {
+        if self.open.len() >= INCLUDE_DEPTH_MAX {
             let expected =
                 format!("files that include each other at most {INCLUDE_DEPTH_MAX} deep");
             return Err(Fault::of(control, expected));
@@ -324,22 +325,29 @@ impl<'a, S: Sink> Reader<'a, S> {
             .source
             .read(&path, Some(&self.file_name))
             .map_err(|error| Fault::of(word, error))?;
+        if opened.name == self.file_name || self.open.contains(&opened.name) {
+            return Err(Fault::of(word, "another file: this one would include itself"));
+        }
         //= RFC 1035, 5.1
         //# Note that a $INCLUDE entry never changes the relative origin of the parent file,
         //# regardless of changes to the relative origin made within the included file.
-        let origin_before = std::mem::replace(&mut self.state.origin, origin);
-        let name_before = std::mem::replace(&mut self.file_name, opened.name.clone());
-        let file_before = self.file;
-        let owner = self.state.owner.clone();
-        let ttl = (self.state.default_ttl, self.state.last_ttl);
-        self.file = {
+        let file_number = {
             let mut files = self.files.lock().expect("no reader panicked");
+            if files.len() > INCLUDE_COUNT_MAX {
+                let expected = format!("at most {INCLUDE_COUNT_MAX} files in one zone");
+                return Err(Fault::of(control, expected));
+            }
             files.push(opened.name.clone());
             files.len() as u32 - 1
         };
-        self.depth += 1;
+        let origin_before = std::mem::replace(&mut self.state.origin, origin);
+        let name_before = std::mem::replace(&mut self.file_name, opened.name.clone());
+        let file_before = std::mem::replace(&mut self.file, file_number);
+        let owner = self.state.owner.clone();
+        let ttl = (self.state.default_ttl, self.state.last_ttl);
+        self.open.push(name_before);
         self.entries(&opened.text, 0, 0);
-        self.depth -= 1;
+        let name_before = self.open.pop().expect("just pushed");
         (self.file, self.file_name, self.state.origin) = (file_before, name_before, origin_before);
         (self.state.default_ttl, self.state.last_ttl) = ttl;
         self.state.owner = owner;

@@ -1,0 +1,227 @@
+//! Zones on their way, in process: random zones survive AXFR and IXFR record by record, and nothing
+//! that a transfer may bring, mutated, does harm. Runs for `RING53_FUZZ_SECONDS` (4) with a printed
+//! seed.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ring53::policy::{AccessList, Rules};
+use ring53::snapshot::{Identity, Snapshot, ZoneState};
+use ring53::transfer::incoming::{self, Brought, Incoming, Request};
+use ring53::transfer::outgoing::{Granted, begin};
+use ring53::wire::Name;
+use ring53::wire::message::Message;
+use ring53::zone::change::{Change, Journal, apply, diff};
+use ring53::zone::records::expand;
+use ring53::zone::{HashKey, LoadOptions, Source, SourceText, Text, Zone, load};
+use support::random_zone::{RandomZone, Signing};
+use support::{Random, seed};
+
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const ID: u16 = 7;
+
+fn options() -> LoadOptions {
+    LoadOptions::new(HashKey::new(*b"a secret of test"), 1)
+}
+
+struct Given(Vec<u8>);
+
+impl Source for Given {
+    fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
+        Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone()) })
+    }
+}
+
+fn read(apex: &Name, text: Vec<u8>) -> Arc<Zone> {
+    let loaded = load(apex, "zone", &Given(text), &options());
+    Arc::new(loaded.zone.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics)))
+}
+
+/// Every record, as owner, type, TTL and canonical RDATA would be too kind: as it is.
+fn records(zone: &Zone) -> BTreeSet<(Vec<u8>, u16, u32, Vec<u8>)> {
+    let mut all = BTreeSet::new();
+    for rrset in zone.rrsets() {
+        let owner = rrset.owner.as_wire().to_vec();
+        for record in rrset.records {
+            all.insert((owner.clone(), rrset.rtype, record.ttl, record.rdata));
+        }
+        for record in rrset.signatures {
+            all.insert((owner.clone(), 46, record.ttl, record.rdata));
+        }
+    }
+    all
+}
+
+fn snapshot(apex: &Name, zone: &Arc<Zone>, journal: Journal) -> Snapshot {
+    let rules = Rules {
+        transfer: AccessList::new(vec!["127.0.0.1".parse().unwrap()]),
+        notify: AccessList::default(),
+    };
+    let zones = vec![(apex.clone(), ZoneState::Serving(Arc::clone(zone)))];
+    Snapshot::new(1, options().key, Identity::default(), zones)
+        .with_access(Arc::default(), vec![Arc::new(rules)])
+        .with_journals(vec![Arc::new(journal)])
+}
+
+/// The messages that answer a request for changes since `base`, or for all.
+fn messages(snapshot: &Snapshot, apex: &Name, base: Option<&Zone>) -> Vec<Vec<u8>> {
+    let soa = base.map(|zone| {
+        let soa = zone.node(zone.apex_at()).rrset(6).unwrap();
+        expand(soa, zone.lower_apex())[0].rdata.clone()
+    });
+    let request = incoming::request(ID, apex, soa.as_deref());
+    let granted = begin(snapshot, Message::new(&request).unwrap(), PEER, None, 0).unwrap();
+    let Granted::Messages(mut outgoing) = granted else { panic!("nothing newer") };
+    let (mut all, mut message) = (Vec::new(), Vec::new());
+    while outgoing.next(&mut message).unwrap() {
+        all.push(message.clone());
+    }
+    all
+}
+
+fn take(apex: &Name, base: Option<&Zone>, messages: &[Vec<u8>]) -> Option<Brought> {
+    let request = Request { id: ID, serial: base.map(Zone::serial), octets_max: 1 << 30 };
+    let mut incoming = Incoming::new(apex, request, None, &options());
+    for (i, message) in messages.iter().enumerate() {
+        match incoming.message(message, 0) {
+            Ok(false) => {}
+            Ok(true) if i + 1 == messages.len() => return Some(incoming.finish()),
+            Ok(true) | Err(_) => return None,
+        }
+    }
+    None
+}
+
+fn built(brought: Brought, base: Option<&Zone>) -> Zone {
+    let intake = match brought {
+        Brought::Whole(intake) => *intake,
+        Brought::Changes(changes) => apply(base.unwrap(), &changes, &options()).unwrap(),
+        Brought::Nothing => panic!("nothing came"),
+    };
+    let loaded = intake.finish("a transfer", &options());
+    loaded.zone.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+}
+
+/// Two versions of one zone, signed in one way: the second has another serial.
+fn versions(random: &mut Random, number: u64) -> (Name, [Arc<Zone>; 2]) {
+    let directory = tempfile::tempdir().unwrap();
+    let apex = format!("z{number}.test.");
+    let name: Name = apex.parse().unwrap();
+    let signing = match number % 4 {
+        0 => Signing::None,
+        1 => Signing::Nsec,
+        2 => Signing::Nsec3(0, 0, false),
+        _ => Signing::Nsec3(2, 5, true),
+    };
+    let first = RandomZone::new(random, &apex);
+    let mut second = RandomZone::new(random, &apex);
+    // What both have is most of it, in half of the cases.
+    if number % 8 < 4 {
+        let extra: Vec<&str> = second.text.lines().filter(|line| line.contains(" TXT ")).collect();
+        let text: Vec<&str> = first.text.lines().chain(extra.into_iter().take(3)).collect();
+        second.text = text.join("\n") + "\n";
+    }
+    let zones = [(first, 1u32), (second, 5)].map(|(zone, serial)| {
+        let text = renumbered(&zone.text, serial);
+        let zone = RandomZone { apex: apex.clone(), text, names: Vec::new() };
+        let file = zone.signed(random, directory.path(), signing);
+        read(&name, fs::read(file).unwrap())
+    });
+    (name, zones)
+}
+
+/// The text with another serial in its SOA.
+fn renumbered(text: &str, serial: u32) -> String {
+    let mut lines: Vec<String> = text.lines().map(String::from).collect();
+    let line = lines.iter_mut().find(|line| line.contains(" SOA ")).expect("a SOA");
+    let mut words: Vec<String> = line.split(' ').map(String::from).collect();
+    let at = words.iter().position(|word| word == "SOA").unwrap();
+    words[at + 3] = serial.to_string();
+    *line = words.join(" ");
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn random_zones_survive_transfers() {
+    let mut random = Random(seed());
+    for number in 0..16 {
+        let (apex, [old, new]) = versions(&mut random, number);
+        let change = diff(&old, &new, options().key);
+        assert!(diff(&new, &new, options().key).is_empty());
+        let applied = apply(&old, std::slice::from_ref(&change), &options()).unwrap();
+        let applied = applied.finish("a change", &options()).zone.unwrap();
+        assert_eq!(records(&applied), records(&new), "zone {number}, applied");
+        let back = diff(&new, &old, options().key);
+        let both = [Arc::new(change.clone()), Arc::new(back)];
+        let none = Change::condensed(&both).unwrap();
+        assert!(none.is_empty(), "zone {number}: there and back leaves {none:?}");
+
+        let journal = Journal::default().after(&[Arc::new(change)], usize::MAX);
+        let snapshot = snapshot(&apex, &new, journal);
+        let whole = messages(&snapshot, &apex, None);
+        let came = built(take(&apex, None, &whole).expect("AXFR"), None);
+        assert_eq!(records(&came), records(&new), "zone {number}, whole");
+        let changes = messages(&snapshot, &apex, Some(&old));
+        let came = built(take(&apex, Some(&old), &changes).expect("IXFR"), Some(&old));
+        assert_eq!(records(&came), records(&new), "zone {number}, in steps");
+    }
+}
+
+#[test]
+fn mutated_transfers_do_no_harm() {
+    let mut random = Random(seed());
+    let seconds = std::env::var("RING53_FUZZ_SECONDS").ok().and_then(|n| n.parse().ok());
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(4));
+    let mut seeds = Vec::new();
+    for number in 0..4 {
+        let (apex, [old, new]) = versions(&mut random, number);
+        let change = Arc::new(diff(&old, &new, options().key));
+        let snapshot = snapshot(&apex, &new, Journal::default().after(&[change], usize::MAX));
+        seeds.push((apex.clone(), None, messages(&snapshot, &apex, None)));
+        let changes = messages(&snapshot, &apex, Some(&old));
+        seeds.push((apex, Some(old), changes));
+    }
+    let (mut runs, mut whole) = (0u64, 0u64);
+    while Instant::now() < end {
+        let (apex, base, messages) = &seeds[random.below(seeds.len() as u64) as usize];
+        let mut messages = messages.clone();
+        for _ in 0..random.below(4) {
+            let number = random.below(messages.len() as u64) as usize;
+            let message = &mut messages[number];
+            let at = random.below(message.len() as u64) as usize;
+            match random.below(5) {
+                0 => message[at] ^= 1 << random.below(8),
+                1 => message[at] = [0, 0xC0, 0xFF, 63, 1][random.below(5) as usize],
+                2 => message.truncate(at),
+                3 => {
+                    drop(message.drain(at..(at + 1 + random.below(20) as usize).min(message.len())))
+                }
+                _ => messages.swap(0, number),
+            }
+            messages.retain(|message| !message.is_empty());
+            if messages.is_empty() {
+                break;
+            }
+        }
+        runs += 1;
+        // Whatever is taken must be a zone, or be refused as one.
+        match take(apex, base.as_deref(), &messages) {
+            Some(Brought::Whole(intake)) => {
+                whole += u64::from(intake.finish("a transfer", &options()).zone.is_some());
+            }
+            Some(Brought::Changes(changes)) => {
+                if let Ok(intake) = apply(base.as_deref().unwrap(), &changes, &options()) {
+                    whole += u64::from(intake.finish("changes", &options()).zone.is_some());
+                }
+            }
+            Some(Brought::Nothing) | None => {}
+        }
+    }
+    println!("{runs} transfers, {whole} of them zones");
+    assert!(whole > runs / 20 && whole < runs);
+}
