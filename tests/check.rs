@@ -2,7 +2,6 @@
 //! fault, what the configuration lets serve, `ring53 explain`.
 
 #[path = "support/process.rs"]
-#[allow(dead_code, reason = "this test uses a part of it")]
 mod process;
 mod support;
 

@@ -78,7 +78,7 @@ fn messages(snapshot: &Snapshot, apex: &Name, base: Option<&Zone>) -> Vec<Vec<u8
     let granted = begin(snapshot, Message::new(&request).unwrap(), PEER, None, 0).unwrap();
     let Granted::Messages(mut outgoing) = granted else { panic!("nothing newer") };
     let (mut all, mut message) = (Vec::new(), Vec::new());
-    while outgoing.next(&mut message).unwrap() {
+    while outgoing.next(&mut message, 0).unwrap() {
         all.push(message.clone());
     }
     all

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use nix::sys::stat::Mode;
 use process::{
     PATIENCE, Process, ask, ask_stream, connect, framed, question, read, receive, run, write_zone,
 };
+use socket2::{Domain, Socket, Type};
 use support::query;
 use tempfile::TempDir;
 
@@ -421,11 +422,20 @@ fn idle_and_slow_connections_stop_nobody() {
     let config = write_config(directory.path(), tcp);
     let server = Process::start(&["--config", config.to_str().unwrap()]);
     let address = server.address();
-    let idle: Vec<_> = (0..IDLE).map(|_| connect(address)).collect();
+    // From an address of their own: so many ports of the usual one would be missed by others.
+    let connect_from_afar = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let idle: Vec<_> = (0..IDLE).map(|_| connect_from_afar()).collect();
     // Half a query each, and then nothing more.
     let slow: Vec<_> = (0..SLOW)
         .map(|_| {
-            let mut stream = connect(address);
+            let mut stream = connect_from_afar();
             stream.write_all(&framed(&question(1, "www.t"))[..9]).unwrap();
             stream
         })

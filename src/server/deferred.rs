@@ -28,7 +28,7 @@ pub enum Response {
     /// One reply.
     Reply(Vec<u8>),
     /// A stream of them.
-    Transfer(Box<Outgoing>, Option<Session>),
+    Transfer(Box<Outgoing>),
     /// One reply, and the zone that is said to have changed.
     Notified(Name, Vec<u8>),
     /// None.
@@ -73,7 +73,9 @@ pub fn respond(
                 .as_ref()
                 .map_or((None, 0), |session| (Some(session.key().name()), session.signature_len()));
             match outgoing::begin(snapshot, message, request.peer, key, reserve) {
-                Ok(Granted::Messages(outgoing)) => return Response::Transfer(outgoing, session),
+                Ok(Granted::Messages(outgoing)) => {
+                    return Response::Transfer(outgoing.signed(session));
+                }
                 Ok(Granted::Current(zone)) => outgoing::current(message, &zone),
                 Err(denied) => outgoing::denial(message, denied),
             }
@@ -94,7 +96,9 @@ pub fn respond(
             }
         }
     };
-    outgoing::sign(&mut session, &mut reply, now);
+    if let Some(session) = &mut session {
+        session.sign(&mut reply, now);
+    }
     match notified {
         Some(name) => Response::Notified(name, reply),
         None => Response::Reply(reply),

@@ -6,9 +6,9 @@
 //!                  | owner len, owner | type | ttl | rdlen | rdata | ...
 //! ```
 //!
-//! An end in the middle of an append leaves a piece that its digest gives away: it is cut off when
-//! the journal is read, before anything is appended again. What an entry leads from must be what the
-//! entry before leads to.
+//! An end in the middle of an append leaves a piece that its digest gives away: it is cut off
+//! when the journal is read, before anything is appended again. What an entry leads from must be
+//! what the entry before leads to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

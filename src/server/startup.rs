@@ -164,18 +164,38 @@ fn bind_all(config: &Config, core_list: &[usize]) -> Result<Bound, String> {
     let mut groups: Vec<Vec<UdpSocket>> = core_list.iter().map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
     for &address in &config.listen {
-        let group = bind_group(address, core_list, &options).map_err(explain)?;
-        // Port 0 was replaced by one of the system's choice: TCP follows.
+        let (group, listener) = bind_both(address, core_list, &options).map_err(explain)?;
         if let Some(socket) = group.first() {
             note_small_buffer(socket, config.receive_buffer);
         }
-        let local = group.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
         for (sockets, socket) in groups.iter_mut().zip(group) {
             sockets.push(socket);
         }
-        listeners.push(bind_stream(local).map_err(explain)?);
+        listeners.push(listener);
     }
     Ok((groups, listeners))
+}
+
+/// Binds UDP and TCP of one address. Port 0 is replaced by one of the system's choice that is free
+/// for both.
+fn bind_both(
+    address: SocketAddr,
+    core_list: &[usize],
+    options: &SocketOptions,
+) -> Result<(Vec<UdpSocket>, TcpListener), BindError> {
+    /// The choices that are tried.
+    const TRIES: usize = 16;
+    let mut tries = if address.port() == 0 { TRIES } else { 1 };
+    loop {
+        let group = bind_group(address, core_list, options)?;
+        let local = group.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
+        tries -= 1;
+        match bind_stream(local) {
+            Ok(listener) => return Ok((group, listener)),
+            Err(error) if tries == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Says that the system gave less than was asked for: bursts beyond it are lost.

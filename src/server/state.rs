@@ -1,7 +1,8 @@
 //! Zones of other servers on disk, so that a restart serves at once.
 //!
 //! ```text
-//!   NAME.zone       magic | owner len, owner | type | ttl | rdlen | rdata | ... | 0 | count | SHA-256
+//!   NAME.zone       magic | owner len, owner | type | ttl | rdlen | rdata | ... | 0 | count |
+//!                   SHA-256
 //!   NAME.journal    what has changed since (super::journal)
 //!   NAME.confirmed  seconds since 1970 when a primary last said that the zone is current
 //! ```

@@ -32,7 +32,6 @@ use crate::memory::epoch::Reader;
 use crate::policy::subscriber;
 use crate::snapshot::Snapshot;
 use crate::transfer::outgoing::{self, Outgoing};
-use crate::tsig::Session;
 
 use super::deferred::{Request, Response, respond, wall_clock};
 use super::report::say;
@@ -319,8 +318,8 @@ async fn converse(
                 Answered::Reply if replies.len() < REPLIES_LEN => {}
                 Answered::Reply => send(&mut stream, &mut replies, shared).await?,
                 Answered::Silence => return send(&mut stream, &mut replies, shared).await,
-                Answered::Transfer(outgoing, session) => {
-                    transfer(&mut stream, &mut replies, shared, *outgoing, session).await?;
+                Answered::Transfer(outgoing) => {
+                    transfer(&mut stream, &mut replies, shared, *outgoing).await?;
                 }
             }
         }
@@ -367,7 +366,7 @@ enum Answered {
     /// There is none: such a peer is not talked to further.
     Silence,
     /// The replies are still to be written.
-    Transfer(Box<Outgoing>, Option<Session>),
+    Transfer(Box<Outgoing>),
 }
 
 /// Appends the reply to `query`.
@@ -392,9 +391,7 @@ fn answer(shared: &Shared, query: &[u8], peer: IpAddr, replies: &mut Vec<u8>) ->
             let request = Request { octets: query, peer, transport: Transport::Stream };
             match respond(&snapshot, &mut core, elapsed, &request) {
                 Response::Reply(reply) => append(replies, &reply),
-                Response::Transfer(outgoing, session) => {
-                    return Answered::Transfer(outgoing, session);
-                }
+                Response::Transfer(outgoing) => return Answered::Transfer(outgoing),
                 Response::Notified(name, reply) => {
                     let _ = shared.told.send(Told::Notified(name, peer));
                     append(replies, &reply);
@@ -417,13 +414,12 @@ async fn transfer(
     replies: &mut Vec<u8>,
     shared: &Shared,
     mut outgoing: Outgoing,
-    mut session: Option<Session>,
 ) -> io::Result<()> {
     add(&shared.counters.transfers);
     let started = Instant::now();
     let mut message = Vec::new();
     loop {
-        match outgoing.next(&mut message) {
+        match outgoing.next(&mut message, wall_clock()) {
             Ok(true) => {}
             Ok(false) => {
                 send(stream, replies, shared).await?;
@@ -446,7 +442,6 @@ async fn transfer(
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
-        outgoing::sign(&mut session, &mut message, wall_clock());
         append(replies, &message);
         if replies.len() >= REPLIES_LEN {
             send(stream, replies, shared).await?;

@@ -149,7 +149,7 @@ fn reply(
     let (reply, notified) = match respond(snapshot, core, elapsed, &request) {
         Response::Reply(reply) => (reply, None),
         Response::Notified(name, reply) => (reply, Some((name, peer))),
-        Response::Transfer(..) | Response::Silence => return None,
+        Response::Transfer(_) | Response::Silence => return None,
     };
     // As with any reply: if it cannot be sent the peer asks again.
     let _ = repliers.get(deferral.core)?.send(&deferral.origin, &reply);

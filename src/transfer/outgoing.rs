@@ -145,6 +145,8 @@ pub struct Outgoing {
     id: u16,
     qtype: u16,
     reserve: usize,
+    /// Signs every message.
+    session: Option<Session>,
     step: Step,
     /// Instead of the whole zone.
     changes: Vec<Arc<Change>>,
@@ -179,6 +181,7 @@ impl Outgoing {
             id,
             qtype,
             reserve,
+            session: None,
             step: Step::FirstSoa,
             changes: Vec::new(),
             pending: VecDeque::new(),
@@ -199,8 +202,14 @@ impl Outgoing {
         }
     }
 
-    /// Writes the next message to `out`. `false` if there is none left.
-    pub fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, TooLarge> {
+    /// The same, its messages signed in `session` if there is one.
+    pub fn signed(mut self: Box<Outgoing>, session: Option<Session>) -> Box<Outgoing> {
+        self.session = session;
+        self
+    }
+
+    /// Writes the next message, signed at `now`, to `out`. `false` if there is none left.
+    pub fn next(&mut self, out: &mut Vec<u8>, now: u64) -> Result<bool, TooLarge> {
         if matches!(self.step, Step::Done) {
             return Ok(false);
         }
@@ -212,6 +221,9 @@ impl Outgoing {
         }
         packer.finish();
         self.record_count += u64::from(u16::from_be_bytes([out[6], out[7]]));
+        if let Some(session) = &mut self.session {
+            session.sign(out, now);
+        }
         Ok(true)
     }
 
@@ -321,12 +333,5 @@ impl Outgoing {
             keep(rrset.rtype, expand(rrset, owner));
         }
         keep(rtype::RRSIG, signatures(rrset));
-    }
-}
-
-/// Signs a message of a transfer, if it is in a session.
-pub fn sign(session: &mut Option<Session>, message: &mut Vec<u8>, now: u64) {
-    if let Some(session) = session {
-        session.sign(message, now);
     }
 }

@@ -50,8 +50,8 @@ impl Intake {
         self.count
     }
 
-    /// Takes a record of a message; `owner` is a whole name in wire form, `range` its RDATA. Returns
-    /// the octets of the RDATA when it is expanded.
+    /// Takes a record of a message; `owner` is a whole name in wire form, `range` its RDATA.
+    /// Returns the octets of the RDATA when it is expanded.
     pub fn record_of(
         &mut self,
         message: &[u8],

@@ -209,7 +209,7 @@ pub struct Rrset<'a> {
 }
 
 /// A compression pointer of a body.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fix {
     /// Octets from the start of the body.
     pub position: usize,

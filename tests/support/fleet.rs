@@ -121,7 +121,7 @@ fn nsd(directory: &Path, address: SocketAddr, role: &Role) -> Command {
         );
     }
     if let Some(notify) = role.notify {
-        let _ = write!(config, " notify: {}@{} {key}\n", notify.ip(), notify.port());
+        let _ = writeln!(config, " notify: {}@{} {key}", notify.ip(), notify.port());
     }
     let file = directory.join("nsd.conf");
     fs::write(&file, config).unwrap();
@@ -254,9 +254,6 @@ fn powerdns(directory: &Path, address: SocketAddr, role: &Role) -> Command {
         if role.primary.is_some() {
             tool(&["activate-tsig-key", zone, key, "secondary"]);
         }
-    }
-    if role.primary.is_some() {
-        tool(&["set-meta", zone, "IXFR", "1"]);
     }
     let mut command = Command::new("pdns_server");
     command.arg(&configured);

@@ -250,6 +250,26 @@ mod tests {
                 "version = 1\n[[zone]]\nname = \"a\"\n",
                 "ring53.toml:2:1: the key \"file\" is missing",
             ),
+            (
+                "version = 1\n[[zone]]\nname = \"a\"\nprimaries = []\n",
+                "ring53.toml:4:13: primaries: expected at least one server",
+            ),
+            (
+                "version = 1\n[[zone]]\nname = \"a\"\nprimaries = [\"192.0.2.1 key k.\"]\n",
+                "primaries: no [[key]] is named k.",
+            ),
+            (
+                "version = 1\n[[zone]]\nname = \"a\"\nfile = \"b\"\nprimaries = [\"::1\"]\n",
+                "file: a zone comes from its file or from its primaries, not from both",
+            ),
+            (
+                "version = 1\n[[zone]]\nname = \"a\"\nfile = \"b\"\nallow_transfer = [\"any\"]\n",
+                "ring53.toml:5:19: allow_transfer: expected an address or prefix",
+            ),
+            (
+                "version = 1\n[[key]]\nname = \"k\"\nalgorithm = \"hmac-sha256\"\nsecret = \"?\"\n",
+                "ring53.toml:5:10: secret: expected base64",
+            ),
             ("version = 1\n[server\n", "ring53.toml:2:"),
         ] {
             let error = parse(text).expect_err(text);

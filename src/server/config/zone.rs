@@ -81,11 +81,8 @@ impl ZoneConfig {
         let primaries = remotes(zone, "primaries", keys);
         zone.require(&["name"]);
         match (&file, primaries.is_empty()) {
-            (None, true) => {
-                if !zone.has("primaries") {
-                    zone.require(&["file"]);
-                }
-            }
+            (None, true) if !zone.has("primaries") => zone.require(&["file"]),
+            (None, true) => zone.error("primaries", "expected at least one server, or a file"),
             (Some(_), false) => zone.error(
                 "file",
                 "a zone comes from its file or from its primaries, not from both: remove one",
