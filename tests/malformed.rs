@@ -162,7 +162,8 @@ fn nothing_malformed_breaks_or_allocates() {
                     .unwrap_or_else(|error| panic!("{error}: {octets:02x?}"));
             }
             Verdict::Drop(_) => assert!(octets.len() < 12 || octets[2] & 0x80 != 0),
-            Verdict::Defer(_) => panic!("nothing defers: {octets:02x?}"),
+            // A transfer over a stream, NOTIFY, a TSIG: the query is left as it was for others.
+            Verdict::Defer(_) => assert_eq!(buffer[..octets.len()], octets, "{octets:02x?}"),
         }
     }
     assert!(replies > count / 2);
