@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -334,6 +335,38 @@ fn readiness_is_told() {
         assert_eq!(told(), "STOPPING=1");
         assert_eq!(server.end().code(), Some(0));
     }
+}
+
+#[test]
+fn sockets_that_are_handed_over_are_taken() {
+    let udp = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+    udp.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = udp.local_addr().unwrap().as_socket().unwrap();
+    let tcp = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    tcp.bind(&address.into()).unwrap();
+    tcp.listen(16).unwrap();
+    let [first, second] = [&udp, &tcp].map(|socket| {
+        socket.set_cloexec(false).unwrap();
+        socket.as_raw_fd()
+    });
+    let start = |listen: &str| {
+        let script = format!(
+            "exec 20<&{first} 21<&{second}; exec 3<&20 4<&21; \
+             export LISTEN_PID=$$ LISTEN_FDS=2; exec {} serve --listen {listen}",
+            env!("CARGO_BIN_EXE_ring53")
+        );
+        Process::spawn(Command::new("bash").args(["-c", &script]))
+    };
+    // Nobody could bind the port now: it is taken.
+    let mut server = start(&address.to_string());
+    assert_eq!(server.address(), address);
+    assert_eq!(ask(address, "www.example").0, NOERROR);
+    assert_eq!(ask_stream(&mut connect(address), "www.example").0, NOERROR);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.end().code(), Some(0));
+    let mut other = start("127.0.0.1:0");
+    assert_eq!(other.end().code(), Some(1));
+    assert!(other.said().contains("was handed over, but is not listened on"), "{}", other.said());
 }
 
 //----------- TCP ------------------------------------------------------------

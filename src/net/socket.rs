@@ -13,7 +13,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -114,20 +114,7 @@ pub fn bind_group(
     let mut group = Vec::with_capacity(cores.len());
     for _ in cores {
         let socket = open(address, true)?;
-        let fd = socket.as_fd();
-        if sys::force_receive_buffer(fd, options.receive_buffer).is_err() {
-            // Without the privilege the system's limit counts.
-            let _ = socket.set_recv_buffer_size(options.receive_buffer);
-        }
-        if sys::force_send_buffer(fd, options.send_buffer).is_err() {
-            let _ = socket.set_send_buffer_size(options.send_buffer);
-        }
-        sys::send_no_fragments(fd, address.is_ipv6())
-            .map_err(|error| failed("turn fragments off", error))?;
-        if address.ip().is_unspecified() {
-            sys::receive_packet_info(fd, address.is_ipv6())
-                .map_err(|error| failed("ask for destination addresses", error))?;
-        }
+        prepare(&socket, address, options).map_err(|(step, error)| failed(step, error))?;
         group.push(socket);
     }
     if let [first, _, ..] = &group[..] {
@@ -135,6 +122,98 @@ pub fn bind_group(
         let _ = sys::steer_by_core(first.as_fd(), cores);
     }
     Ok(group.into_iter().map(Into::into).collect())
+}
+
+/// Gives a bound UDP socket what every one needs.
+fn prepare(
+    socket: &Socket,
+    address: SocketAddr,
+    options: &SocketOptions,
+) -> Result<(), (&'static str, io::Error)> {
+    let fd = socket.as_fd();
+    if sys::force_receive_buffer(fd, options.receive_buffer).is_err() {
+        // Without the privilege the system's limit counts.
+        let _ = socket.set_recv_buffer_size(options.receive_buffer);
+    }
+    if sys::force_send_buffer(fd, options.send_buffer).is_err() {
+        let _ = socket.set_send_buffer_size(options.send_buffer);
+    }
+    sys::send_no_fragments(fd, address.is_ipv6()).map_err(|error| ("turn fragments off", error))?;
+    if address.ip().is_unspecified() {
+        sys::receive_packet_info(fd, address.is_ipv6())
+            .map_err(|error| ("ask for destination addresses", error))?;
+    }
+    socket.set_nonblocking(true).map_err(|error| ("prepare a UDP socket", error))
+}
+
+//----------- Inherited ------------------------------------------------------
+
+/// Sockets that systemd, or another, has bound for this process (sd_listen_fds(3)): it then needs
+/// no privilege for port 53.
+#[derive(Default)]
+pub struct Inherited {
+    sockets: Vec<(SocketAddr, bool, Socket)>,
+}
+
+impl Inherited {
+    /// Takes over `descriptors`, which nobody else in this process owns.
+    pub fn new(descriptors: impl Iterator<Item = RawFd>) -> Inherited {
+        let sockets = descriptors.filter_map(|descriptor| {
+            let socket = Socket::from(sys::adopt(descriptor)?);
+            let address = socket.local_addr().ok()?.as_socket()?;
+            let is_stream = socket.r#type().ok()? == Type::STREAM;
+            Some((address, is_stream, socket))
+        });
+        Inherited { sockets: sockets.collect() }
+    }
+
+    fn take(&mut self, address: SocketAddr, is_stream: bool) -> Vec<Socket> {
+        let all = std::mem::take(&mut self.sockets);
+        let is_it = |it: &(SocketAddr, bool, Socket)| it.0 == address && it.1 == is_stream;
+        let (taken, rest) = all.into_iter().partition(is_it);
+        self.sockets = rest;
+        taken.into_iter().map(|(_, _, socket)| socket).collect()
+    }
+
+    /// The sockets of `cores` for `address`, if any were handed over. Fewer than cores are shared:
+    /// with `ReusePort=yes` systemd hands over as many as it is told to.
+    pub fn group(
+        &mut self,
+        address: SocketAddr,
+        cores: &[usize],
+        options: &SocketOptions,
+    ) -> Result<Option<Vec<UdpSocket>>, BindError> {
+        let taken = self.take(address, false);
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        let failed = |step, error| BindError { address, step, error, holder: None };
+        let mut group = Vec::with_capacity(cores.len());
+        for socket in taken.iter().cycle().take(cores.len()) {
+            prepare(socket, address, options).map_err(|(step, error)| failed(step, error))?;
+            let own = socket.try_clone().map_err(|error| failed("share a UDP socket", error))?;
+            group.push(own.into());
+        }
+        if taken.len() == cores.len() && cores.len() > 1 {
+            let _ = sys::steer_by_core(taken[0].as_fd(), cores);
+        }
+        Ok(Some(group))
+    }
+
+    /// The TCP listener for `address`, if one was handed over.
+    pub fn listener(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        let socket = self.take(address, true).into_iter().next()?;
+        // It listens already, unless who bound it did not.
+        let _ = socket.listen(BACKLOG);
+        socket.set_nonblocking(true).ok()?;
+        Some(socket.into())
+    }
+
+    /// What was handed over and not taken.
+    pub fn left(&self) -> impl Iterator<Item = (SocketAddr, &'static str)> {
+        let kind = |is_stream: bool| if is_stream { "TCP" } else { "UDP" };
+        self.sockets.iter().map(move |(address, is_stream, _)| (*address, kind(*is_stream)))
+    }
 }
 
 //----------- TCP ------------------------------------------------------------

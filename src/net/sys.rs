@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::size_of_val;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// `setsockopt` with any plain value.
 fn set<T>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
@@ -117,4 +117,18 @@ pub fn send_message(
     // - The descriptor is open for as long as it is borrowed.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
     if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Owns a descriptor that this process was started with; `None` if there is none of that number.
+pub fn adopt(descriptor: RawFd) -> Option<OwnedFd> {
+    // SAFETY:
+    // - `fcntl` with F_GETFD takes any number and only looks at it.
+    if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY:
+    // - The descriptor is open, as was just seen.
+    // - It was opened by whoever started the process, for whoever asks by sd_listen_fds(3), which
+    //   can be done once: nothing else in this process owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

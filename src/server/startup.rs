@@ -23,7 +23,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::answer::{CoreState, Counters};
 use crate::limits::DEFERRALS_MAX;
 use crate::memory::epoch::{Published, Reader};
-use crate::net::socket::{BindError, SocketOptions, bind_group, bind_stream};
+use crate::net::socket::{BindError, Inherited, SocketOptions, bind_group, bind_stream};
 use crate::net::{MmsgPath, PacketPath, PathCounters, Replier, UringPath, uring_available};
 use crate::snapshot::Snapshot;
 
@@ -163,8 +163,12 @@ fn bind_all(config: &Config, core_list: &[usize]) -> Result<Bound, String> {
         SocketOptions { receive_buffer: config.receive_buffer, send_buffer: config.receive_buffer };
     let mut groups: Vec<Vec<UdpSocket>> = core_list.iter().map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
+    let descriptors = sd_notify::listen_fds()
+        .map_err(|error| format!("the sockets that were handed over cannot be used: {error}"))?;
+    let mut inherited = Inherited::new(descriptors);
     for &address in &config.listen {
-        let (group, listener) = bind_both(address, core_list, &options).map_err(explain)?;
+        let (group, listener) =
+            bind_both(address, core_list, &options, &mut inherited).map_err(explain)?;
         if let Some(socket) = group.first() {
             note_small_buffer(socket, config.receive_buffer);
         }
@@ -172,6 +176,12 @@ fn bind_all(config: &Config, core_list: &[usize]) -> Result<Bound, String> {
             sockets.push(socket);
         }
         listeners.push(listener);
+    }
+    if let Some((address, kind)) = inherited.left().next() {
+        return Err(format!(
+            "{address} ({kind}) was handed over, but is not listened on: add it to listen, or take \
+             it out of the systemd socket"
+        ));
     }
     Ok((groups, listeners))
 }
@@ -182,14 +192,21 @@ fn bind_both(
     address: SocketAddr,
     core_list: &[usize],
     options: &SocketOptions,
+    inherited: &mut Inherited,
 ) -> Result<(Vec<UdpSocket>, TcpListener), BindError> {
     /// The choices that are tried.
     const TRIES: usize = 16;
     let mut tries = if address.port() == 0 { TRIES } else { 1 };
     loop {
-        let group = bind_group(address, core_list, options)?;
+        let group = match inherited.group(address, core_list, options)? {
+            Some(group) => group,
+            None => bind_group(address, core_list, options)?,
+        };
         let local = group.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
         tries -= 1;
+        if let Some(listener) = inherited.listener(local) {
+            return Ok((group, listener));
+        }
         match bind_stream(local) {
             Ok(listener) => return Ok((group, listener)),
             Err(error) if tries == 0 => return Err(error),
@@ -220,6 +237,7 @@ fn explain(failed: BindError) -> String {
             "port {} needs a privilege. Any of these gives it:\n  \
              setcap cap_net_bind_service=+ep on the ring53 binary;\n  \
              AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd unit;\n  \
+             a systemd socket with ListenDatagram= and ListenStream= of the address;\n  \
              sysctl net.ipv4.ip_unprivileged_port_start={};\n  \
              start as root with --user to become another user afterwards",
             failed.address.port(),

@@ -198,7 +198,8 @@ fn bind(directory: &Path, address: SocketAddr, role: &Role) -> Command {
          managed-keys-directory \"{work}\"; lock-file none;\n \
          listen-on port {port} {{ {v4}; }}; listen-on-v6 port {port} {{ {v6}; }};\n \
          recursion no; allow-query {{ any; }}; allow-transfer {{ {who} }};\n \
-         dnssec-validation no; notify-delay 0; max-records-per-type 0; serial-query-rate 1000; check-integrity no;\n\
+         dnssec-validation no; notify-delay 0; max-records-per-type 0;\n \
+         serial-query-rate 1000; check-integrity no;\n\
          }};\nkey \"{KEY}\" {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};\ncontrols {{ }};\n\
          zone \"{}\" {{ {kind} file \"{}\"; {notify} }};\n",
         role.zone,
