@@ -15,6 +15,7 @@ use ring53::answer::{CoreState, Counters, Exchange, Transport, Verdict, answer_b
 use ring53::snapshot::{Identity, Snapshot, ZoneState};
 use ring53::wire::{Name, rtype};
 use ring53::zone::records::Expanded;
+use ring53::zone::text::write_rdata;
 use ring53::zone::{Denial, HashKey, LoadOptions, Source, SourceText, Text, Zone, load};
 use support::random_zone::{RandomZone, Signing, sign};
 use support::{Random, query, seed};
@@ -267,11 +268,10 @@ fn records(zone: &Zone) -> Records {
 /// The zone as text, RDATA in the form of RFC 3597.
 fn text_of(zone: &Zone) -> String {
     let mut text = String::new();
-    for ((owner, kind), list) in records(zone) {
+    for ((owner, number), list) in records(zone) {
         for record in list {
-            let hex: String = record.rdata.iter().map(|octet| format!("{octet:02x}")).collect();
-            let (ttl, len) = (record.ttl, record.rdata.len());
-            writeln!(text, "{owner} {ttl} IN TYPE{kind} \\# {len} {hex}").unwrap();
+            let (ttl, kind, rdata) = (record.ttl, rtype::name(number), &record.rdata);
+            writeln!(text, "{owner} {ttl} IN {kind} {}", write_rdata(number, rdata)).unwrap();
         }
     }
     text

@@ -14,7 +14,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use process::Process;
+use process::{Process, run};
+use ring53::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
 use support::fleet::{KEY, KINDS, Kind, Peer, Role, SECRET};
 use support::{Random, free_port, seed};
 
@@ -178,6 +179,26 @@ fn quoted(address: SocketAddr, signed: bool) -> String {
     format!("[\"{address}{key}\"]")
 }
 
+/// The records of a text of the zone `t.`.
+fn records(text: &str) -> BTreeSet<(Vec<u8>, u16, u32, Vec<u8>)> {
+    struct Given(Vec<u8>);
+    impl Source for Given {
+        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
+            Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone()) })
+        }
+    }
+    let options = LoadOptions::new(HashKey::new(*b"a secret of test"), 1);
+    let loaded = load(&"t.".parse().unwrap(), "text", &Given(text.into()), &options);
+    let zone = loaded.zone.unwrap_or_else(|| panic!("{:?}\n{text}", loaded.diagnostics));
+    let mut all = BTreeSet::new();
+    for rrset in zone.rrsets() {
+        for record in rrset.records {
+            all.insert((rrset.owner.as_wire().to_vec(), rrset.rtype, record.ttl, record.rdata));
+        }
+    }
+    all
+}
+
 //----------- As secondary ---------------------------------------------------
 
 /// ring53 takes a zone from `kind`, whole at first and then as it changes.
@@ -214,6 +235,13 @@ fn secondary_of(kind: Kind, ip: IpAddr, signed: bool, random: &mut Random) {
     let steps = steps.count();
     let expected = if kind == Kind::PowerDns { 0 } else { STEPS as usize };
     assert_eq!(steps, expected, "{named}: zones in steps: {said}");
+    // What is kept, as text, is what was served.
+    let config = directory.path().join("ours/ring53.toml");
+    let output = run(&["zone", "export", "t.", "--config", config.to_str().unwrap()]);
+    let exported = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(exported.lines().next().is_some_and(|line| line.contains(" SOA ")), "{exported}");
+    let served = transferred(ours, "t.", signed).join("\n") + "\n";
+    assert_eq!(records(&exported.to_lowercase()), records(&served), "{named}: the export");
     // What was kept serves at once, without the primary.
     drop(peer);
     process.signal(nix::sys::signal::Signal::SIGTERM);

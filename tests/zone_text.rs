@@ -5,8 +5,8 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use ring53::wire::Name;
-use ring53::zone::text::{Record, Sink, read_in_parts};
+use ring53::wire::{Name, rtype};
+use ring53::zone::text::{Record, Sink, read_in_parts, write_rdata};
 use ring53::zone::{Source, SourceText, Text};
 use support::Random;
 
@@ -38,6 +38,38 @@ fn read(apex: &str, text: &[u8], parts: usize) -> (Records, Vec<String>) {
         read_in_parts(&apex, "zone", &Given(text.to_vec()), parts, 1, &Collected::default);
     let records = outcome.parts.into_iter().flat_map(|part| part.0).collect();
     (records, outcome.diagnostics.iter().map(ToString::to_string).collect())
+}
+
+/// The zone of all types, written and read again; and what was written, read by BIND.
+#[test]
+fn every_type_is_written_as_it_is_read() {
+    let file = std::fs::read("tests/zones/all-types.zone").unwrap();
+    let (records, diagnostics) = read("all.test.", &file, 1);
+    assert_eq!(diagnostics, Vec::<String>::new());
+    let mut text = String::new();
+    for (owner, rtype, _, ttl, rdata, _) in &records {
+        let owner = Name::from_wire(owner).unwrap();
+        text +=
+            &format!("{owner} {ttl} IN {} {}\n", rtype::name(*rtype), write_rdata(*rtype, rdata));
+    }
+    let (again, diagnostics) = read("all.test.", text.as_bytes(), 1);
+    assert_eq!(diagnostics, Vec::<String>::new(), "{text}");
+    let plain = |records: Records| -> Vec<_> {
+        records
+            .into_iter()
+            .map(|(owner, rtype, class, ttl, rdata, _)| (owner, rtype, class, ttl, rdata))
+            .collect()
+    };
+    assert_eq!(plain(again), plain(records), "{text}");
+    let directory = tempfile::tempdir().unwrap();
+    let written = directory.path().join("written.zone");
+    std::fs::write(&written, &text).unwrap();
+    let output = Command::new("named-compilezone")
+        .args(["-i", "none", "-k", "ignore", "-o", "/dev/null", "all.test"])
+        .arg(&written)
+        .output()
+        .expect("named-compilezone: run scripts/test");
+    assert!(output.status.success(), "{output:?}\n{text}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::wire::{Name, rtype};
 use super::config::{Config, PathChoice, ZoneConfig};
 use super::control::Reread;
 use super::report::say;
-use super::{check, commands, explain, key, startup};
+use super::{check, commands, explain, export, key, startup};
 
 /// The nameserver for port 53 at the edge.
 #[derive(Parser)]
@@ -70,6 +70,14 @@ enum Zone {
         name: Name,
         #[command(flatten)]
         to: To,
+    },
+    /// Print the zone as text, in canonical order. The server need not run.
+    Export {
+        /// The zone.
+        name: Name,
+        /// The configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
     },
 }
 
@@ -207,6 +215,11 @@ impl Zone {
             Zone::Transfer { name, to } => (commands::Command::Transfer(name), to),
             Zone::Notify { name, to } => (commands::Command::Notify(name), to),
             Zone::Journal { name, to } => (commands::Command::Journal(name), to),
+            Zone::Export { name, config } => {
+                let config = Config::read(&config)?;
+                export::export(config, &name, &mut std::io::stdout().lock())?;
+                return Ok(ExitCode::SUCCESS);
+            }
         };
         let config = Config::read(&to.config)?;
         commands::give(&config.state, &command, to.json)

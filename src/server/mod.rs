@@ -15,6 +15,7 @@ mod control;
 mod cores;
 mod deferred;
 mod explain;
+mod export;
 mod journal;
 mod key;
 mod keys;

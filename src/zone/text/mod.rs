@@ -24,7 +24,7 @@ use crate::zone::{Diagnostic, Severity, Source};
 use entry::Reader;
 use split::Start;
 
-pub use rdata::{expand_rdata, rdata_fits};
+pub use rdata::{expand_rdata, rdata_fits, write_rdata};
 
 //----------- Record ---------------------------------------------------------
 

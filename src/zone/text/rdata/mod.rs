@@ -17,6 +17,8 @@ pub(super) use number::{parse_ttl, ttl};
 mod service;
 mod shape;
 mod tunnel;
+mod write;
+pub use write::write_rdata;
 
 use crate::limits::RDATA_LEN_MAX;
 use crate::wire::rtype;
