@@ -35,12 +35,15 @@ pub fn essence(reply: &[u8]) -> Essence {
 }
 
 // RFC 6672, 2.2: a name that substitution makes too long is answered with YXDOMAIN.
-// Knot adds the SOA, and says NXDOMAIN where it would have been too long at once.
+// Knot adds the SOA, and says NXDOMAIN where it would have been too long at once; NSD says NOERROR
+// where it is too long at a later link of a chain.
 pub fn too_long_for_a_dname(ours: &Essence, theirs: &Essence) -> bool {
+    const NOERROR: u16 = 0;
     const NXDOMAIN: u16 = 3;
     const YXDOMAIN: u16 = 6;
+    let is_later_link = theirs.rcode == NOERROR && !theirs.answer.is_empty();
     ours.rcode == YXDOMAIN
-        && [NXDOMAIN, YXDOMAIN].contains(&theirs.rcode)
+        && ([NXDOMAIN, YXDOMAIN].contains(&theirs.rcode) || is_later_link)
         && ours.answer == theirs.answer
 }
 
