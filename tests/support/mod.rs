@@ -6,7 +6,7 @@ pub mod fleet;
 pub mod random_zone;
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -32,9 +32,15 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, for UDP and TCP.
 pub fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        if TcpListener::bind(address).is_ok() {
+            return address.port();
+        }
+    }
 }
 
 /// A server process, ended when it is dropped.
