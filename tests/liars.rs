@@ -18,6 +18,7 @@ use ring53::tsig::{Algorithm, Key, Keys, Session, Verified, verify_request};
 use ring53::wire::message::{CLASS_IN, Message, Section, Writer, header};
 use ring53::wire::{Name, rtype};
 
+const SERVFAIL: u16 = 2;
 const APEX: &[u8] = b"\x01t\0";
 const SECRET: &str = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IQ==";
 const OCTETS: &[u8] = b"secret secret secret secret!";
@@ -266,6 +267,37 @@ fn changes_that_are_none_and_slowness_are_refused() {
     primary.tells(5, |stream, request| send(stream, &message(id(request), &whole(5, 5))));
     process.wait_for("serial 5 from", 1);
     assert_eq!(www(&process), ["192.0.2.5"]);
+}
+
+#[test]
+fn an_expired_zone_is_not_told_until_it_is_confirmed_and_then_it_is() {
+    let short_lived = |serial: u32| {
+        let mut records = whole(serial, serial as u8);
+        for at in [0, 4] {
+            let expire_at = records[at].2.len() - 8;
+            records[at].2[expire_at..expire_at + 4].copy_from_slice(&3u32.to_be_bytes());
+        }
+        records
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let primary = Primary::start();
+    primary.tells(1, move |stream, request| send(stream, &message(id(request), &short_lived(1))));
+    let process = secondary(directory.path(), primary.address, "");
+    process.wait_for("serial 1 from", 1);
+    // Says that there is something newer, and then hangs up.
+    primary.tells(2, |_, _| Ok(()));
+    process.wait_for("expired:", 1);
+    let end = Instant::now() + PATIENCE;
+    while ask(process.address(), "www.t").0 != SERVFAIL {
+        assert!(Instant::now() < end, "an expired zone is still told");
+    }
+    primary.tells(3, move |stream, request| send(stream, &message(id(request), &short_lived(3))));
+    process.wait_for("serial 3 from", 1);
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        assert_eq!(www(&process), ["192.0.2.3"]);
+    }
+    assert_eq!(process.said().matches("expired:").count(), 1, "{}", process.said());
 }
 
 #[test]

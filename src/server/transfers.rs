@@ -423,7 +423,11 @@ impl Keeper {
         let how = if in_steps { format!("{} changes", changes.len()) } else { "whole".into() };
         let turn = kept.installing.lock().await;
         let journal = self.install(config, Some(Arc::clone(&zone)), &changes).await;
+        // Both in this turn: while it is kept on disk it must not expire by its old time.
         kept.is_expired.set(false);
+        if let Some(refresh) = kept.refresh.borrow_mut().as_mut() {
+            refresh.confirmed(self.now(), zone.soa_numbers());
+        }
         drop(turn);
         kept.say(format!("serial {} came from {remote}, {how}", zone.serial()));
         say!(
