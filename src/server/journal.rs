@@ -99,9 +99,9 @@ impl<'a> Reader<'a> {
 
 //----------- Files ----------------------------------------------------------
 
-/// The changes that are kept for `name`, the oldest first; what is behind the last whole one is cut
-/// off the file.
-pub fn read(directory: &Path, name: &Name) -> Result<Vec<Change>, String> {
+/// The changes that are kept for `name`, the oldest first. Whoever owns the file cuts off what is
+/// behind the last whole one; others may see the server in the middle of an append.
+pub fn read(directory: &Path, name: &Name, owns: bool) -> Result<Vec<Change>, String> {
     let path = path(directory, name);
     let failed = |error: io::Error| format!("cannot read {}: {error}", path.display());
     let octets = match fs::read(&path) {
@@ -122,7 +122,7 @@ pub fn read(directory: &Path, name: &Name) -> Result<Vec<Change>, String> {
             whole = octets.len() - reader.0.len();
         }
     }
-    if whole < octets.len() {
+    if owns && whole < octets.len() {
         let cut = OpenOptions::new().write(true).open(&path).and_then(|file| {
             file.set_len(whole as u64)?;
             file.sync_all()
@@ -201,22 +201,22 @@ mod tests {
         for change in &all {
             ends.push(append(directory.path(), &name, [change]).unwrap());
         }
-        assert_eq!(read(directory.path(), &name).unwrap(), all);
+        assert_eq!(read(directory.path(), &name, true).unwrap(), all);
         let file = directory.path().join("t.journal");
         let octets = fs::read(&file).unwrap();
         for len in 0..octets.len() {
             fs::write(&file, &octets[..len]).unwrap();
             let kept = ends.iter().filter(|end| **end <= len as u64).count().saturating_sub(1);
-            assert_eq!(read(directory.path(), &name).unwrap(), all[..kept], "{len} octets");
+            assert_eq!(read(directory.path(), &name, true).unwrap(), all[..kept], "{len} octets");
             // What comes after the piece is read again.
             append(directory.path(), &name, &all[kept..]).unwrap();
-            assert_eq!(read(directory.path(), &name).unwrap(), all, "{len} octets");
+            assert_eq!(read(directory.path(), &name, true).unwrap(), all, "{len} octets");
         }
         for at in MAGIC.len()..octets.len() {
             let mut damaged = octets.clone();
             damaged[at] ^= 1;
             fs::write(&file, &damaged).unwrap();
-            let kept = read(directory.path(), &name).unwrap();
+            let kept = read(directory.path(), &name, true).unwrap();
             assert_eq!(kept, all[..kept.len()], "octet {at}");
             assert!(kept.len() < all.len(), "octet {at}");
         }
@@ -227,8 +227,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let name: Name = "t.".parse().unwrap();
         append(directory.path(), &name, &[change(1), change(3)]).unwrap();
-        assert_eq!(read(directory.path(), &name).unwrap(), [change(1)]);
+        assert_eq!(read(directory.path(), &name, true).unwrap(), [change(1)]);
         replace(directory.path(), &name, &[Arc::new(change(7))]).unwrap();
-        assert_eq!(read(directory.path(), &name).unwrap(), [change(7)]);
+        assert_eq!(read(directory.path(), &name, true).unwrap(), [change(7)]);
     }
 }

@@ -57,6 +57,7 @@ impl Loader {
             say!("{}: changed in the configuration; restart to use it", fixed.join(", "));
         }
         next.state.clone_from(&self.config.state);
+        next.owns_state = self.config.owns_state;
         let snapshot = self.zones.load(&next, cores::allowed().len());
         // What cannot change stays as it runs, so that the next reload says so again.
         self.config.identity = next.identity;

@@ -38,7 +38,8 @@ use super::zones::{ZoneSet, hash_key};
 use super::{cores, worker};
 
 /// Serves until a signal ends it. `reread` reads the configuration again.
-pub fn serve(config: Config, reread: &Arc<Reread>) -> Result<(), String> {
+pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
+    config.owns_state = true;
     let caught = control::catch()?;
     let core_list = cores::settle(&config.cores)?;
     raise_limits();

@@ -159,9 +159,10 @@ pub fn restore(
     directory: &Path,
     name: &Name,
     options: &LoadOptions,
+    owns: bool,
 ) -> Result<Option<(Zone, Journal)>, String> {
     let Some(base) = restore_base(directory, name, options)? else { return Ok(None) };
-    let changes = journal::read(directory, name)?;
+    let changes = journal::read(directory, name, owns)?;
     let at = changes.iter().position(|change| change.from == base.serial());
     let whole = match at {
         Some(at) => apply(&base, &changes[at..], options)
@@ -175,7 +176,7 @@ pub fn restore(
     let led: Vec<_> =
         changes.into_iter().take(known.map_or(0, |at| at + 1)).map(Arc::new).collect();
     let journal = Journal::default().after(&led, zone.memory_len());
-    if !leads_here {
+    if owns && !leads_here {
         // What does not apply must not stand before what will be appended.
         journal::replace(directory, name, journal.changes())?;
     }
@@ -308,9 +309,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let name: Name = "A/b.example.".parse().unwrap();
         let zone = load(&name, "x", &Given(TEXT), &options()).zone.unwrap();
-        assert!(restore(directory.path(), &name, &options()).unwrap().is_none());
+        assert!(restore(directory.path(), &name, &options(), true).unwrap().is_none());
         save(directory.path(), &zone).unwrap();
-        let (again, _) = restore(directory.path(), &name, &options()).unwrap().unwrap();
+        let (again, _) = restore(directory.path(), &name, &options(), true).unwrap().unwrap();
         assert_eq!(records(&again), records(&zone));
         assert_eq!(again.serial(), 7);
         let file = directory.path().join("a%2fb.example.zone");
@@ -319,9 +320,9 @@ mod tests {
             let mut damaged = octets.clone();
             damaged[at] ^= 0x10;
             fs::write(&file, &damaged).unwrap();
-            assert!(restore(directory.path(), &name, &options()).is_err(), "octet {at}");
+            assert!(restore(directory.path(), &name, &options(), true).is_err(), "octet {at}");
             fs::write(&file, &octets[..at]).unwrap();
-            assert!(restore(directory.path(), &name, &options()).is_err(), "{at} octets");
+            assert!(restore(directory.path(), &name, &options(), true).is_err(), "{at} octets");
         }
     }
 

@@ -433,7 +433,9 @@ fn record(
 
 /// No journal: what is kept does not lead to this version, and must not stand before what will.
 fn forget(server: &Config, zone: &Zone) -> Arc<Journal> {
-    if let Err(error) = journal::replace(&server.state, zone.apex(), &[]) {
+    if server.owns_state
+        && let Err(error) = journal::replace(&server.state, zone.apex(), &[])
+    {
         say!("zone {}: {error}", zone.apex());
     }
     Arc::default()
@@ -441,7 +443,7 @@ fn forget(server: &Config, zone: &Zone) -> Arc<Journal> {
 
 /// The journal of a zone that is read for the first time, if it leads to this version.
 fn recall(server: &Config, zone: &Zone) -> Arc<Journal> {
-    let changes = journal::read(&server.state, zone.apex()).unwrap_or_default();
+    let changes = journal::read(&server.state, zone.apex(), server.owns_state).unwrap_or_default();
     let Some(last) = changes.last() else { return Arc::default() };
     if last.to != zone.serial() {
         return forget(server, zone);
@@ -458,7 +460,7 @@ fn restore_one(key: HashKey, server: &Config, config: ZoneConfig, threads: usize
         let journal = Arc::default();
         Held { config, state: ZoneState::Failed, files: None, age: None, journal }
     };
-    let (zone, journal) = match state::restore(&server.state, name, &options) {
+    let (zone, journal) = match state::restore(&server.state, name, &options, server.owns_state) {
         Ok(Some(restored)) => restored,
         Ok(None) => return failed(config),
         Err(error) => {

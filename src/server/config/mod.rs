@@ -56,6 +56,8 @@ pub struct Config {
     pub stream: StreamLimits,
     /// Where zones of other servers are kept.
     pub state: PathBuf,
+    /// Whether this process may change what is there: only the server may, not who looks at it.
+    pub owns_state: bool,
     pub keys: Arc<Keys>,
     pub zones: Vec<ZoneConfig>,
 }
@@ -76,6 +78,7 @@ impl Default for Config {
                 queries: STREAM_QUERIES_DEFAULT,
             },
             state: PathBuf::from(STATE_DEFAULT),
+            owns_state: false,
             keys: Arc::default(),
             zones: Vec::new(),
         }
