@@ -66,6 +66,15 @@ pub const DIAGNOSTICS_MAX: usize = 1000;
 /// The largest TTL (RFC 2181, 8: a larger one is read as zero by clients).
 pub const TTL_MAX: u32 = i32::MAX as u32;
 
+/// A zone with fewer names is built anew for every change: that takes a millisecond or two.
+pub const OVERLAY_ZONE_NAMES_MIN: usize = 2048;
+/// Names that may differ from the zone that was built, as a share of all: then it is built anew.
+pub const OVERLAY_SHARE: usize = 16;
+/// The most of them: an overlay is copied with every change.
+pub const OVERLAY_NAMES_MAX: usize = 16_384;
+/// Octets of their nodes, those that have been replaced included.
+pub const OVERLAY_OCTETS_MAX: usize = 4 << 20;
+
 /// NSEC3 chains of one zone that are told apart: during a change of parameters there are two.
 pub const NSEC3_CHAINS_MAX: usize = 16;
 

@@ -16,7 +16,9 @@ use std::time::Duration;
 use ring53::answer::{CoreState, Counters, Exchange, Transport, Verdict, answer_batch};
 use ring53::snapshot::{Identity, Snapshot, ZoneState};
 use ring53::wire::{Name, rtype};
-use ring53::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
+use ring53::zone::change::diff;
+use ring53::zone::records::Expanded;
+use ring53::zone::{HashKey, LoadOptions, Room, Source, SourceText, Text, Unfit, amend, load};
 use sha1::{Digest, Sha1};
 use support::essence::{Essence, essence};
 use support::{Random, query, seed};
@@ -48,7 +50,39 @@ fn random_zone(random: &mut Random) -> Zone {
     };
     add(APEX, "SOA", SOA.into());
     add(APEX, "NS", "ns.t.".into());
-    for _ in 0..4 + random.below(30) {
+    let count = 4 + random.below(30);
+    add_records(random, &mut zone, count);
+    zone
+}
+
+/// Another version of `zone`, which is not signed: some records fewer, some more.
+fn changed(random: &mut Random, mut zone: Zone) -> Zone {
+    for _ in 0..random.below(4) {
+        let at = random.below(zone.len() as u64) as usize;
+        let owner = zone.keys().nth(at).unwrap().clone();
+        let types = zone.get_mut(&owner).unwrap();
+        let at = random.below(types.len() as u64) as usize;
+        let rtype = *types.keys().nth(at).unwrap();
+        if owner != APEX || !matches!(rtype, "SOA" | "NS") {
+            types.remove(rtype);
+        }
+        zone.retain(|_, types| !types.is_empty());
+    }
+    let count = random.below(4);
+    add_records(random, &mut zone, count);
+    if random.below(4) > 0 {
+        let serial = 2 + random.below(1000);
+        let soa = SOA.replace(" 1 ", &format!(" {serial} "));
+        zone.get_mut(APEX).unwrap().insert("SOA", [soa].into());
+    }
+    zone
+}
+
+fn add_records(random: &mut Random, zone: &mut Zone, count: u64) {
+    let mut add = |owner: &str, rtype, data: String| {
+        zone.entry(owner.into()).or_default().entry(rtype).or_default().insert(data);
+    };
+    for _ in 0..count {
         let owner = name(random);
         let target = if random.below(8) == 0 { "w.elsewhere.".into() } else { name(random) };
         match random.below(11) {
@@ -65,7 +99,7 @@ fn random_zone(random: &mut Random) -> Zone {
             _ => add(&owner, "NS", target),
         }
     }
-    for (owner, types) in &mut zone {
+    for (owner, types) in zone.iter_mut() {
         let wild = owner.starts_with("*.");
         // What would make no zone: data beside a CNAME, two of them; and what no standard defines:
         // a delegation or DNAME that is a wildcard (RFC 4592, 4.2 and 4.4), or both at one name.
@@ -87,7 +121,6 @@ fn random_zone(random: &mut Random) -> Zone {
         }
     }
     zone.retain(|_, types| !types.is_empty());
-    zone
 }
 
 fn text_of(zone: &Zone) -> String {
@@ -467,12 +500,19 @@ impl Source for Given {
     }
 }
 
-fn snapshot(text: &str) -> Snapshot {
-    let key = HashKey::new(*b"0123456789abcdef");
+fn options() -> LoadOptions {
+    LoadOptions::new(HashKey::new(*b"0123456789abcdef"), 1)
+}
+
+fn built(text: &str) -> ring53::zone::Zone {
     let apex: Name = APEX.parse().unwrap();
-    let loaded = load(&apex, "zone", &Given(text.into()), &LoadOptions::new(key, 1));
-    let zone = loaded.zone.unwrap_or_else(|| panic!("{:#?}\n{text}", loaded.diagnostics));
-    Snapshot::new(1, key, Identity::default(), vec![(apex, ZoneState::Serving(Arc::new(zone)))])
+    let loaded = load(&apex, "zone", &Given(text.into()), &options());
+    loaded.zone.unwrap_or_else(|| panic!("{:#?}\n{text}", loaded.diagnostics))
+}
+
+fn snapshot(zone: ring53::zone::Zone) -> Snapshot {
+    let zones = vec![(APEX.parse().unwrap(), ZoneState::Serving(Arc::new(zone)))];
+    Snapshot::new(1, options().key, Identity::default(), zones)
 }
 
 fn answer(snapshot: &Snapshot, core: &mut CoreState, octets: &[u8]) -> Vec<u8> {
@@ -490,43 +530,109 @@ fn answer(snapshot: &Snapshot, core: &mut CoreState, octets: &[u8]) -> Vec<u8> {
     buffer
 }
 
+const TYPES: [(&str, u16); 9] = [
+    ("A", rtype::A),
+    ("AAAA", rtype::AAAA),
+    ("TXT", rtype::TXT),
+    ("MX", rtype::MX),
+    ("NS", rtype::NS),
+    ("CNAME", rtype::CNAME),
+    ("DNAME", rtype::DNAME),
+    ("DS", rtype::DS),
+    ("SOA", rtype::SOA),
+];
+const CHAINS: [Chain; 4] =
+    [Chain::None, Chain::Nsec, Chain::Nsec3 { opt_out: false }, Chain::Nsec3 { opt_out: true }];
+
+/// Asks `count` random questions; counts the answers by code.
+fn ask(
+    random: &mut Random,
+    core: &mut CoreState,
+    (snapshot, zone, chain): (&Snapshot, &Zone, Chain),
+    count: u64,
+    rcodes: &mut BTreeMap<u16, u32>,
+) {
+    for _ in 0..count {
+        let asked = name(random);
+        let (qtype, number) = TYPES[random.below(TYPES.len() as u64) as usize];
+        let Some(expected) = assemble(zone, chain, &asked, qtype) else { continue };
+        let wire: Name = asked.parse().unwrap();
+        let edns = (chain != Chain::None).then_some((4096, true));
+        let octets = query(1, wire.as_wire(), number, edns);
+        let got = essence(&answer(snapshot, core, &octets));
+        assert_eq!(got, expected, "{asked} {qtype}, {chain:?} in\n{}", text_of(zone));
+        *rcodes.entry(expected.rcode).or_default() += 1;
+    }
+}
+
 #[test]
 fn random_zones_are_answered_as_the_plain_assembler_answers() {
     let mut random = Random(seed());
     let mut core = CoreState::new(Arc::new(Counters::default()));
-    let types = [
-        ("A", rtype::A),
-        ("AAAA", rtype::AAAA),
-        ("TXT", rtype::TXT),
-        ("MX", rtype::MX),
-        ("NS", rtype::NS),
-        ("CNAME", rtype::CNAME),
-        ("DNAME", rtype::DNAME),
-        ("DS", rtype::DS),
-        ("SOA", rtype::SOA),
-    ];
-    let chains =
-        [Chain::None, Chain::Nsec, Chain::Nsec3 { opt_out: false }, Chain::Nsec3 { opt_out: true }];
-    let (mut compared, mut rcodes) = (0, BTreeMap::<u16, u32>::new());
+    let mut rcodes = BTreeMap::new();
     for i in 0..800 {
-        let chain = chains[i % 4];
+        let chain = CHAINS[i % 4];
         let mut zone = random_zone(&mut random);
         sign(&mut zone, chain);
-        let text = text_of(&zone);
-        let snapshot = snapshot(&text);
-        for _ in 0..250 {
-            let asked = name(&mut random);
-            let (qtype, number) = types[random.below(types.len() as u64) as usize];
-            let Some(expected) = assemble(&zone, chain, &asked, qtype) else { continue };
-            let wire: Name = asked.parse().unwrap();
-            let edns = (chain != Chain::None).then_some((4096, true));
-            let octets = query(1, wire.as_wire(), number, edns);
-            let got = essence(&answer(&snapshot, &mut core, &octets));
-            assert_eq!(got, expected, "{asked} {qtype}, {chain:?} in\n{text}");
-            compared += 1;
-            *rcodes.entry(expected.rcode).or_default() += 1;
-        }
+        let snapshot = snapshot(built(&text_of(&zone)));
+        ask(&mut random, &mut core, (&snapshot, &zone, chain), 250, &mut rcodes);
     }
+    let compared: u32 = rcodes.values().sum();
     println!("{compared} answers, by code {rcodes:?}");
     assert!(compared > 180_000 && rcodes.len() >= 2);
+}
+
+/// Every record, and how many names and records the zone says it has.
+fn contents(zone: &ring53::zone::Zone) -> (BTreeSet<String>, [usize; 2]) {
+    let record = |owner: &[u8], rtype: u16, it: &Expanded| format!("{owner:?} {rtype} {it:?}");
+    let mut all = BTreeSet::new();
+    for set in zone.rrsets() {
+        let owner = set.owner.as_wire();
+        all.extend(set.records.iter().map(|it| record(owner, set.rtype, it)));
+        all.extend(set.signatures.iter().map(|it| record(owner, rtype::RRSIG, it)));
+    }
+    (all, [zone.name_count(), zone.record_count()])
+}
+
+/// A zone that changes a little many times is answered as if it had been built anew.
+#[test]
+fn amended_zones_are_answered_as_the_plain_assembler_answers() {
+    let mut random = Random(seed());
+    let mut core = CoreState::new(Arc::new(Counters::default()));
+    let (mut rcodes, mut amended, mut built_anew) = (BTreeMap::new(), 0, 0);
+    let room = Room { names: 1000, octets: 1 << 20 };
+    for i in 0..200 {
+        let chain = CHAINS[i % 4];
+        let mut plain = random_zone(&mut random);
+        let mut signed = plain.clone();
+        sign(&mut signed, chain);
+        let mut served = built(&text_of(&signed));
+        for _ in 0..12 {
+            plain = changed(&mut random, plain);
+            signed = plain.clone();
+            sign(&mut signed, chain);
+            let anew = built(&text_of(&signed));
+            let change = diff(&served, &anew, options().key);
+            served = match amend(&served, &[change], "a change", &options(), room) {
+                Ok(loaded) => {
+                    amended += 1;
+                    loaded.zone.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+                }
+                Err(Unfit::Rebuild) => {
+                    built_anew += 1;
+                    anew.clone()
+                }
+                Err(Unfit::Misfit(misfit)) => panic!("{misfit}"),
+            };
+            let text = text_of(&signed);
+            assert_eq!(contents(&served), contents(&anew), "{chain:?}\n{text}");
+            assert!(diff(&served, &anew, options().key).is_empty(), "{chain:?}\n{text}");
+            assert_eq!(served.serial(), anew.serial());
+            assert_eq!(served.signatures_expire(), anew.signatures_expire());
+            let snapshot = snapshot(served.clone());
+            ask(&mut random, &mut core, (&snapshot, &signed, chain), 60, &mut rcodes);
+        }
+    }
+    println!("{amended} amended, {built_anew} built anew, by code {rcodes:?}");
+    assert!(amended > 1000 && built_anew > 0);
 }

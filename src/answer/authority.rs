@@ -47,15 +47,8 @@ impl<'z> Link<'_, 'z> {
     /// The wildcard directly below the closest encloser.
     fn wildcard(&self, encloser: Node<'_>) -> Option<Node<'z>> {
         let hash = self.key.wildcard_child(self.hashes[self.search.low]);
-        let mut probe = self.zone.index().probe(hash);
-        while let Some(candidate) = probe {
-            let node = self.zone.node(candidate.node);
-            if node.owner().strip_prefix(b"\x01*") == Some(encloser.owner()) {
-                return Some(node);
-            }
-            probe = self.zone.index().probe_on(candidate);
-        }
-        None
+        let is_it = |owner: &[u8]| owner.strip_prefix(b"\x01*") == Some(encloser.owner());
+        self.zone.find_owner(hash, is_it).map(|position| self.zone.node(position))
     }
 
     /// The records of `node` under the name that was asked, which it is or is `expanded` to.

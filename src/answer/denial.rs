@@ -165,7 +165,7 @@ impl<'z> Ordered<'_, '_, 'z> {
 
     fn cover(&self, relative: &[u8], proofs: &mut Proofs<'z>) {
         let zone = self.link.zone;
-        self.add(zone.node(self.order.find(zone.pool(), relative)), proofs);
+        self.add(zone.node(zone.nsec_over(self.order, relative)), proofs);
     }
 
     fn add(&self, node: Node<'z>, proofs: &mut Proofs<'z>) {
@@ -185,7 +185,7 @@ impl<'z> Ordered<'_, '_, 'z> {
             depth -= 1;
         }
         let suffix = owner.suffix(self.message, relative.len() - kept + zone.apex_len());
-        proofs.add(zone, node.position_in(zone.pool()), Form::Node(kept, suffix));
+        proofs.add(zone, zone.position_of(node), Form::Node(kept, suffix));
     }
 }
 
@@ -205,12 +205,13 @@ impl<'z> Hashed<'_, '_, 'z> {
             Denied::Name => {
                 let Some((encloser, depth)) = self.encloser(search.low, proofs) else { return };
                 self.cover(depth + 1, proofs);
-                let prepared = if depth == search.low { encloser.wildcard_block() } else { None };
+                let prepared =
+                    if depth == search.low { zone.wildcard_block(encloser) } else { None };
                 let mut room = [0; NAME_LEN_MAX + 2];
                 let found = || {
                     let wildcard = wildcard_of(name.suffix(depth), &mut room)?;
                     // Above an encloser without an NSEC3 it may even be there.
-                    Some(self.chain.find(zone.pool(), self.chain.params().hash(wildcard)).0)
+                    Some(zone.nsec3_over(self.chain, self.chain.params().hash(wildcard)).0)
                 };
                 if let Some(block) = prepared.or_else(found) {
                     self.add(block, proofs);
@@ -224,8 +225,8 @@ impl<'z> Hashed<'_, '_, 'z> {
                 }
                 // An empty one above unsigned delegations only has none: what covers it says so.
                 let hash = || self.chain.params().hash(zone.name_of(wildcard).as_wire());
-                let block = wildcard.matching_block();
-                self.add(block.unwrap_or_else(|| self.chain.find(zone.pool(), hash()).0), proofs);
+                let block = zone.matching_block(self.chain, wildcard);
+                self.add(block.unwrap_or_else(|| zone.nsec3_over(self.chain, hash()).0), proofs);
             }
             Denied::Ds(cut, depth) => self.matching(cut, depth, proofs),
         }
@@ -238,7 +239,7 @@ impl<'z> Hashed<'_, '_, 'z> {
     /// The block of `node`, or, if an opt-out leaves it without one, of the closest name above it
     /// that has one, and what covers the name below that (RFC 5155, 7.2.4 and 7.2.7).
     fn matching(&self, node: Node<'z>, depth: usize, proofs: &mut Proofs<'z>) {
-        if let Some(block) = node.matching_block() {
+        if let Some(block) = self.link.zone.matching_block(self.chain, node) {
             self.add(block, proofs);
         } else if let Some(above) = depth.checked_sub(1)
             && let Some((_, depth)) = self.encloser(above, proofs)
@@ -258,7 +259,7 @@ impl<'z> Hashed<'_, '_, 'z> {
                 zone.find(name, depth, hashes[depth])
             };
             if let Some(node) = position.map(|position| zone.node(position))
-                && let Some(block) = node.matching_block()
+                && let Some(block) = zone.matching_block(self.chain, node)
             {
                 self.add(block, proofs);
                 return Some((node, depth));
@@ -277,7 +278,7 @@ impl<'z> Hashed<'_, '_, 'z> {
             Some((known, block)) if known == depth => block,
             _ => {
                 let hash = self.chain.params().hash(name.suffix(depth));
-                self.chain.find(zone.pool(), hash).0
+                zone.nsec3_over(self.chain, hash).0
             }
         };
         self.add(block, proofs);

@@ -229,7 +229,7 @@ impl Told<'_> {
             Denial::Unsigned => {}
             Denial::Nsec(order) => {
                 let relative = &asked.name.as_wire()[..asked.name.len() - zone.apex_len()];
-                let node = zone.node(order.find(zone.pool(), relative));
+                let node = zone.node(zone.nsec_over(order, relative));
                 let of = text(zone.name_of(node).as_wire());
                 self.say("proof", name, format!("NSEC of {of} for the name"));
                 let mut room = [0; _];
@@ -237,7 +237,7 @@ impl Told<'_> {
                     && let Some(wildcard) = wildcard_of(asked.name.suffix(depth), &mut room)
                 {
                     let relative = &wildcard[..wildcard.len() - zone.apex_len()];
-                    let node = zone.node(order.find(zone.pool(), relative));
+                    let node = zone.node(zone.nsec_over(order, relative));
                     let of = text(zone.name_of(node).as_wire());
                     self.say("proof", name, format!("NSEC of {of} for the wildcard"));
                 }
@@ -245,7 +245,7 @@ impl Told<'_> {
             Denial::Nsec3(chain) => {
                 let mut tell = |role: &str, wire: &[u8]| {
                     let hash = chain.params().hash(wire);
-                    let (at, matches) = chain.find(zone.pool(), hash);
+                    let (at, matches) = zone.nsec3_over(chain, hash);
                     let label = String::from_utf8_lossy(zone.block(at).label()).into_owned();
                     let how = if matches { "matches" } else { "covers" };
                     let words = format!("NSEC3 {label} {how} the {role}, {}", text(wire));

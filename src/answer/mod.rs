@@ -280,7 +280,7 @@ pub fn answer_batch(
     while searching > 0 {
         for plan in plans.iter_mut().filter(|plan| is_searching(plan)) {
             if let Some(zone) = zone_of(snapshot, plan.zone) {
-                plan.search.look(zone, &plan.hashes);
+                plan.search.look(zone, &plan.name, &plan.hashes);
             }
         }
         searching = 0;
@@ -355,7 +355,7 @@ fn look_ahead(snapshot: &Snapshot, plans: &mut [Plan]) {
     }
     for (i, hash) in &hashed {
         if let Some((zone, chain)) = chain_of(&plans[*i]) {
-            let (block, _) = chain.find(zone.pool(), *hash);
+            let (block, _) = zone.nsec3_over(chain, *hash);
             zone.prefetch_signatures(block);
             plans[*i].ahead = Some((plans[*i].search.low + 1, block));
         }

@@ -11,7 +11,7 @@
 use crate::limits::{HEADER_LEN, POINTER_TARGET_MAX};
 use crate::wire::query::{Edns, Query};
 use crate::wire::rcode::Rcode;
-use crate::wire::rtype;
+use crate::wire::{LowerName, rtype};
 use crate::zone::node::{WITHIN, owner_len};
 use crate::zone::nsec3::{Block, LABEL_LEN};
 use crate::zone::{Rrset, Zone};
@@ -343,24 +343,31 @@ impl<'a> Reply<'a> {
     //# If the message size constraints prevent the inclusion of all glue records for in-domain
     //# name servers, the server must set the TC (Truncated) flag
     pub fn addresses(&mut self, zone: &Zone, rrset: Rrset<'_>, start: usize, referral: bool) {
-        for link in rrset.links() {
-            zone.prefetch(link.node);
-        }
+        rrset.links().for_each(|link| zone.prefetch_target(link));
         // Every server gets one address before any gets two.
         for (required, rtype) in
             [(true, rtype::A), (true, rtype::AAAA), (false, rtype::A), (false, rtype::AAAA)]
         {
             for link in rrset.links().filter(|link| link.required == required) {
-                let node = zone.node(link.node);
+                let name_at = start + link.position;
+                let target = zone.target(link, || self.name_at(name_at));
+                let Some(node) = target else { continue };
                 let Some(addresses) = node.rrset(rtype) else { continue };
                 let len = node.owner().len() + zone.apex_len();
-                let owner = Owner::Starts { at: start + link.position, len };
+                let owner = Owner::Starts { at: name_at, len };
                 let fits = self.rrset(Section::Additional, addresses, owner).is_some();
                 if !fits && required && referral {
                     self.truncated = true;
                 }
             }
         }
+    }
+
+    #[cold]
+    fn name_at(&self, at: usize) -> Option<LowerName> {
+        let mut name = LowerName::new();
+        name.read_compressed(self.message(), at)?;
+        Some(name)
     }
 
     /// Adds a TXT record of class CH that nobody stored.

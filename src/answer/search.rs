@@ -66,7 +66,12 @@ impl Search {
 
     /// Looks into the bucket that was prefetched.
     #[inline]
-    pub fn look(&mut self, zone: &Zone, hashes: &SuffixHashes) {
+    pub fn look(&mut self, zone: &Zone, name: &LowerName, hashes: &SuffixHashes) {
+        if !zone.is_as_built()
+            && let Some(found) = zone.find_overlaid(name, self.depth, hashes[self.depth])
+        {
+            return self.next(zone, hashes, found);
+        }
         self.candidate = zone.index().probe(hashes[self.depth]);
         match self.candidate {
             Some(candidate) => zone.prefetch(candidate.node),
@@ -106,7 +111,7 @@ impl Search {
     /// Takes all steps for one name.
     pub fn run(mut self, zone: &Zone, name: &LowerName, hashes: &SuffixHashes) -> Search {
         while !self.done {
-            self.look(zone, hashes);
+            self.look(zone, name, hashes);
             self.compare(zone, name, hashes);
         }
         self

@@ -2,6 +2,7 @@
 //!
 //! - [`Region`]: a large anonymous mapping that asks for huge pages and goes back to the kernel
 //!   whole when it is dropped.
+//! - [`Shared`]: one with several owners.
 //! - [`Pages`]: a growing array that does the same.
 //! - [`prefetch`]: asks for a cache line before it is needed.
 //! - [`epoch`]: publishes a value that the cores read without locks; only the publisher frees.
@@ -13,4 +14,4 @@ mod region;
 
 pub use pages::Pages;
 pub use prefetch::prefetch;
-pub use region::{HUGE_PAGE_LEN, Region};
+pub use region::{HUGE_PAGE_LEN, Region, Shared};

@@ -16,6 +16,7 @@ use std::alloc::{self, Layout};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 /// Huge pages are asked for from this size on: below it they would only cost memory.
 pub const HUGE_PAGE_LEN: usize = 2 << 20;
@@ -141,6 +142,49 @@ impl Drop for Region {
     }
 }
 
+//----------- Shared ---------------------------------------------------------
+
+/// A region with several owners, who only read it.
+#[derive(Clone)]
+pub struct Shared {
+    /// The region's: nobody has to look into the count's cache line to read.
+    start: NonNull<u8>,
+    len: usize,
+    region: Arc<Region>,
+}
+
+// SAFETY:
+// - It is an `Arc<Region>`, which is both, and a copy of the region's address.
+unsafe impl Send for Shared {}
+// SAFETY:
+// - As above: `&Shared` gives out only `&[u8]`.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// The octets for writing, as long as there is one owner.
+    pub fn get_mut(&mut self) -> Option<&mut [u8]> {
+        Arc::get_mut(&mut self.region).map(|region| &mut **region)
+    }
+}
+
+impl From<Region> for Shared {
+    fn from(region: Region) -> Shared {
+        Shared { start: region.start, len: region.len, region: Arc::new(region) }
+    }
+}
+
+impl Deref for Shared {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY:
+        // - The address and length are those of `region`, whose memory stays where it is until
+        //   its last owner drops it; `get_mut` writes only while it has borrowed the one owner.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
 //----------- Tests ----------------------------------------------------------
 
 #[cfg(test)]
@@ -155,5 +199,16 @@ mod tests {
         region.release_after(4097);
         assert_eq!((region[0], region[8191], region[8192]), (7, 7, 0));
         assert!(Region::new(0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_shared_region_is_written_by_its_only_owner() {
+        let mut one: Shared = Region::new(100).unwrap().into();
+        one.get_mut().unwrap()[99] = 7;
+        let mut two = one.clone();
+        assert!(one.get_mut().is_none() && two.get_mut().is_none());
+        drop(one);
+        assert_eq!(two[99], 7);
+        assert!(two.get_mut().is_some());
     }
 }

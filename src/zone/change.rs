@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   diff      old zone, new zone ──> Change        (a file was read again, a whole zone came)
-//!   apply     old zone, Changes ──> Intake         (changes came)
+//!   apply     old zone, Changes ──> Intake         (changes came; see also amend)
 //!   Journal   Change | Change | Change             (changes go out: serial 7 -> 8 -> 9 -> 12)
 //! ```
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::limits::{JOURNAL_CHANGES_MAX, JOURNAL_OCTETS_MIN};
@@ -89,10 +89,10 @@ impl Change {
 }
 
 /// What identifies a record in its zone: the TTL does not (RFC 2181, 5).
-type Identity = (Box<[u8]>, u16, Vec<u8>);
+pub(super) type Identity = (Box<[u8]>, u16, Vec<u8>);
 
 impl Record {
-    fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> Identity {
         let mut rdata = self.rdata.to_vec();
         make_canonical(self.rtype, &mut rdata);
         (self.owner.clone(), self.rtype, rdata)
@@ -119,26 +119,39 @@ impl std::fmt::Display for Misfit {
     }
 }
 
+/// The effect of several changes on each record they name.
+pub(super) struct Net {
+    /// Present, or absent.
+    pub after: BTreeMap<Identity, Option<Record>>,
+    /// What the zone must have: taken out as it is found.
+    pub missing: HashSet<Identity>,
+}
+
+impl Net {
+    pub fn of(changes: &[Change]) -> Result<Net, Misfit> {
+        let (mut after, mut missing) = (BTreeMap::new(), HashSet::new());
+        for change in changes {
+            for record in &change.deleted {
+                let identity = record.identity();
+                match after.get(&identity) {
+                    // Whether the zone has it shows when its records are gone through.
+                    None => drop(missing.insert(identity.clone())),
+                    Some(Some(_)) => {}
+                    Some(None) => return Err(Misfit::NotThere),
+                }
+                after.insert(identity, None);
+            }
+            for record in &change.added {
+                after.insert(record.identity(), Some(record.clone()));
+            }
+        }
+        Ok(Net { after, missing })
+    }
+}
+
 /// The records of `zone` after `changes`, ready to be built.
 pub fn apply(zone: &Zone, changes: &[Change], options: &LoadOptions) -> Result<Intake, Misfit> {
-    // The net effect of all changes on each record: present with a TTL, or absent.
-    let mut after: HashMap<Identity, Option<Record>> = HashMap::new();
-    let mut missing: HashSet<Identity> = HashSet::new();
-    for change in changes {
-        for record in &change.deleted {
-            let identity = record.identity();
-            match after.get(&identity) {
-                // Whether the zone has it shows when its records are gone through.
-                None => drop(missing.insert(identity.clone())),
-                Some(Some(_)) => {}
-                Some(None) => return Err(Misfit::NotThere),
-            }
-            after.insert(identity, None);
-        }
-        for record in &change.added {
-            after.insert(record.identity(), Some(record.clone()));
-        }
-    }
+    let Net { after, mut missing } = Net::of(changes)?;
     let touched: HashSet<&[u8]> = after.keys().map(|(owner, ..)| &**owner).collect();
     let mut intake = Intake::new(zone.apex(), options);
     let bad = |BadRdata| Misfit::Bad;
@@ -206,7 +219,7 @@ fn is_same(a: Node<'_>, b: Node<'_>) -> bool {
 }
 
 /// All records of a node.
-fn records(name: &LowerName, node: Option<Node<'_>>) -> Vec<Record> {
+pub(super) fn records(name: &LowerName, node: Option<Node<'_>>) -> Vec<Record> {
     let owner: Box<[u8]> = name.as_wire().into();
     let record = |rtype: u16, Expanded { rdata, ttl }: Expanded| Record {
         owner: owner.clone(),

@@ -15,13 +15,14 @@ use crate::limits::{NAME_LEN_MAX, NSEC3_CHAINS_MAX};
 use crate::wire::rtype;
 
 use super::build::{Built, full_name, in_parallel};
+use super::finish::pool_mut;
 use super::node::flag;
 use super::nsec3::{Chain, Hashed, Params};
 use super::order::Order;
 use super::{LoadOptions, Zone};
 
 /// The denial of existence of one zone.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub enum Denial {
     /// The zone is not signed.
     #[default]
@@ -138,8 +139,9 @@ fn link(zone: &mut Zone, built: &[Built], chain: &Chain) {
         }
         found
     });
+    let pool = pool_mut(zone);
     for (at, blocks) in found.into_iter().flatten() {
-        zone.pool[at..at + 8].copy_from_slice(blocks.as_flattened());
+        pool[at..at + 8].copy_from_slice(blocks.as_flattened());
     }
 }
 

@@ -2,19 +2,20 @@
 //! its name servers' addresses are; and the checks of the zone as a whole.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::wire::{LowerName, Name, rtype};
 
-use super::build::{Built, build, earlier, full_name, in_parallel};
+use super::build::{Built, PendingLink, build, earlier, full_name, in_parallel};
 use super::check::Finding;
 use super::denial::{self, Denial};
 use super::diagnostic::{Diagnostic, Severity};
 use super::hash::{HashKey, SuffixHashes};
 use super::index::Index;
 use super::node::{
-    BLOCK_HEADER_LEN, CUT_DEPTH_AT, DIRECTORY_ENTRY_LEN, FULL, NODE_HEADER_LEN, Node, flag,
-    owner_len,
+    BLOCK_HEADER_LEN, CHILDREN_AT, CUT_DEPTH_AT, DIRECTORY_ENTRY_LEN, FULL, NODE_HEADER_LEN, Node,
+    flag, owner_len,
 };
 use super::stage::{Misplaced, Stage};
 use super::{LoadOptions, Zone};
@@ -51,10 +52,13 @@ pub fn finish(
         diagnostics.push(finding.into_diagnostic(files));
     }
     mark_wildcards(&mut zone, &built, key);
-    if built.iter().any(|built| built.hides) {
-        mark_occluded(&mut zone, &built, key, file, diagnostics);
+    relate(&mut zone, &built, key, file, diagnostics);
+    let links = built.iter().flat_map(|built| &built.links);
+    let units = resolve_links(&zone, links, key, files, diagnostics);
+    let pool = pool_mut(&mut zone);
+    for (at, unit) in units {
+        pool[at..at + 4].copy_from_slice(&unit.to_le_bytes());
     }
-    resolve_links(&mut zone, &built, key, files, diagnostics);
     if !complete_apex(&mut zone, key, file, diagnostics) {
         return None;
     }
@@ -65,7 +69,12 @@ pub fn finish(
     Some(zone)
 }
 
-fn whole(severity: Severity, file: &str, expected: String) -> Diagnostic {
+/// The pool of a zone under construction.
+pub fn pool_mut(zone: &mut Zone) -> &mut [u8] {
+    zone.pool.get_mut().expect("a zone under construction has one owner")
+}
+
+pub fn whole(severity: Severity, file: &str, expected: String) -> Diagnostic {
     Diagnostic { severity, file: file.into(), line: 0, column: 0, text: String::new(), expected }
 }
 
@@ -120,12 +129,13 @@ fn assemble(
         apex_len: lower_apex.len(),
         index,
         pool_used: built.iter().map(|built| built.pool_used).sum(),
-        pool,
+        pool: pool.into(),
         apex_at: 0,
+        overlay: None,
         negative: Box::default(),
         denial: Denial::Unsigned,
         signatures_expire: built.iter().filter_map(|built| built.expires).reduce(earlier),
-        other_blocks: Box::default(),
+        other_blocks: Arc::default(),
         depth_max: built.iter().map(|built| built.depth_max).max().unwrap_or(0),
         serial: 0,
         record_count: sum(|built| built.record_count),
@@ -137,20 +147,24 @@ fn assemble(
 //----------- Wildcards ------------------------------------------------------
 
 fn mark_wildcards(zone: &mut Zone, built: &[Built], key: HashKey) {
-    for &position in built.iter().flat_map(|built| &built.wildcards) {
-        let name = full_name(zone.node(position).owner(), &zone.lower_apex);
+    let shared = &*zone;
+    let above = |&position: &usize| {
+        let name = full_name(shared.node(position).owner(), &shared.lower_apex);
         let mut parent = LowerName::new();
-        let Some(_) = parent.read(name.suffix(name.depth() - 1)) else { continue };
-        if let Some(at) = zone.find(&parent, parent.depth(), key.name(&parent)) {
-            zone.pool[at] |= flag::WILDCARD_CHILD;
-        }
-    }
+        parent.read(name.suffix(name.depth() - 1))?;
+        shared.find(&parent, parent.depth(), key.name(&parent))
+    };
+    let wildcards = built.iter().flat_map(|built| &built.wildcards);
+    let parents: Vec<usize> = wildcards.filter_map(above).collect();
+    let pool = pool_mut(zone);
+    parents.into_iter().for_each(|at| pool[at] |= flag::WILDCARD_CHILD);
 }
 
-//----------- Occlusion ------------------------------------------------------
+//----------- What is above --------------------------------------------------
 
-/// Marks every node below a cut or a DNAME with the depth of the topmost one.
-fn mark_occluded(
+/// Marks every node below a cut or a DNAME with the depth of the topmost one, and tells every name
+/// but the apex how many names are directly below it.
+fn relate(
     zone: &mut Zone,
     built: &[Built],
     key: HashKey,
@@ -158,39 +172,63 @@ fn mark_occluded(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let shared = &*zone;
-    let hidden = in_parallel(built.len(), |i| {
+    let hides = built.iter().any(|built| built.hides);
+    // Names directly below the apex are most of a large zone, and the apex never goes.
+    let deep = shared.lower_apex.depth() + 2;
+    let found = in_parallel(built.len(), |i| {
         let mut hashes: Box<SuffixHashes> = Box::new([0; _]);
-        let mut hidden = Vec::new();
+        let (mut hidden, mut parents) = (Vec::new(), Vec::new());
         for &(_, position) in &*built[i].nodes {
-            if let Some(depth) = hidden_by(shared, shared.node(position), key, &mut hashes) {
+            let node = shared.node(position);
+            let depth = node.depth();
+            if hides && let Some(depth) = hidden_by(shared, node, key, &mut hashes) {
                 hidden.push((position, depth));
             }
+            if depth >= deep {
+                let name = full_name(node.owner(), &shared.lower_apex);
+                if !hides {
+                    key.suffixes(&name, &mut hashes);
+                }
+                parents.extend(shared.find(&name, depth - 1, hashes[depth - 1]));
+            }
         }
-        hidden
+        (hidden, parents)
     });
     let mut warned = 0;
-    for (position, depth) in hidden.into_iter().flatten() {
-        zone.pool[position] |= flag::OCCLUDED;
-        zone.pool[position + CUT_DEPTH_AT] = depth as u8;
-        let node = zone.node(position);
-        let glue = |rtype| matches!(rtype, rtype::A | rtype::AAAA | rtype::RRSIG | rtype::NSEC);
-        if let Some(rrset) = node.rrsets().find(|rrset| !glue(rrset.rtype)) {
+    for (hidden, parents) in found {
+        let pool = pool_mut(zone);
+        for &(position, depth) in &hidden {
+            pool[position] |= flag::OCCLUDED;
+            pool[position + CUT_DEPTH_AT] = depth as u8;
+        }
+        for at in parents.into_iter().map(|position| position + CHILDREN_AT) {
+            let count = u16::from_le_bytes([pool[at], pool[at + 1]]).saturating_add(1);
+            pool[at..at + 2].copy_from_slice(&count.to_le_bytes());
+        }
+        for (position, _) in hidden {
+            let Some(warning) = never_answered(zone, zone.node(position), file) else { continue };
             warned += 1;
             if warned <= WARNINGS_PER_KIND_MAX && diagnostics.len() < DIAGNOSTICS_MAX {
-                let name = full_name(node.owner(), &zone.lower_apex);
-                let name = Name::from_wire(name.as_wire()).expect("a name is a name");
-                let expected = "only addresses below a delegation and nothing below a DNAME: \
-                                this is never answered";
-                let mut warning = whole(Severity::Warning, file, expected.into());
-                warning.text = format!("{name} {}", rtype::name(rrset.rtype));
                 diagnostics.push(warning);
             }
         }
     }
 }
 
+/// What is wrong with the records of a node that something above hides.
+pub fn never_answered(zone: &Zone, node: Node<'_>, file: &str) -> Option<Diagnostic> {
+    let glue = |rtype| matches!(rtype, rtype::A | rtype::AAAA | rtype::RRSIG | rtype::NSEC);
+    let rrset = node.rrsets().find(|rrset| !glue(rrset.rtype))?;
+    let name = Name::from_wire(zone.name_of(node).as_wire()).expect("a name is a name");
+    let expected = "only addresses below a delegation and nothing below a DNAME: this is never \
+                    answered";
+    let mut warning = whole(Severity::Warning, file, expected.into());
+    warning.text = format!("{name} {}", rtype::name(rrset.rtype));
+    Some(warning)
+}
+
 /// The depth of the topmost cut or DNAME above `node`.
-fn hidden_by(
+pub fn hidden_by(
     zone: &Zone,
     node: Node<'_>,
     key: HashKey,
@@ -217,30 +255,25 @@ fn hidden_by(
 
 //----------- Links ----------------------------------------------------------
 
-fn resolve_links(
-    zone: &mut Zone,
-    built: &[Built],
+/// Finds the nodes that links point to: `(where in the pool the link's is, the node's unit)`.
+pub fn resolve_links<'l>(
+    zone: &Zone,
+    links: impl Iterator<Item = &'l PendingLink>,
     key: HashKey,
     files: &[String],
     diagnostics: &mut Vec<Diagnostic>,
-) {
+) -> Vec<(usize, u32)> {
+    let mut units = Vec::new();
     let mut hashes: Box<SuffixHashes> = Box::new([0; _]);
     let mut warned = 0;
-    for link in built.iter().flat_map(|built| &built.links) {
+    for link in links {
         let mut target = LowerName::new();
         target.read(&link.target).expect("a name is a name");
         let found = zone.find(&target, target.depth(), key.name(&target));
-        let has_address = found.is_some_and(|at| {
-            let node = zone.node(at);
-            (node.rrset(rtype::A).is_some() || node.rrset(rtype::AAAA).is_some())
-                && !is_below_dname(zone, node, &target, key, &mut hashes)
-        });
-        match found {
-            Some(at) if has_address => {
-                let unit = (at / 8) as u32;
-                zone.pool[link.at..link.at + 4].copy_from_slice(&unit.to_le_bytes());
-            }
-            _ if link.required => {
+        let is_target = |at: &usize| is_target(zone, zone.node(*at), &target, key, &mut hashes);
+        match found.filter(is_target) {
+            Some(at) => units.push((link.at, (at / 8) as u32)),
+            None if link.required => {
                 warned += 1;
                 if warned <= WARNINGS_PER_KIND_MAX && diagnostics.len() < DIAGNOSTICS_MAX {
                     let finding = Finding {
@@ -254,9 +287,22 @@ fn resolve_links(
                     diagnostics.push(finding.into_diagnostic(files));
                 }
             }
-            _ => {}
+            None => {}
         }
     }
+    units
+}
+
+/// Whether whoever refers to `name` is told the addresses of its node.
+pub fn is_target(
+    zone: &Zone,
+    node: Node<'_>,
+    name: &LowerName,
+    key: HashKey,
+    hashes: &mut SuffixHashes,
+) -> bool {
+    (node.rrset(rtype::A).is_some() || node.rrset(rtype::AAAA).is_some())
+        && !is_below_dname(zone, node, name, key, hashes)
 }
 
 /// Whether a DNAME stands for `name`, whose node has addresses nobody can ask for.
@@ -279,7 +325,7 @@ fn is_below_dname(
 //----------- The apex -------------------------------------------------------
 
 /// Finds the apex, reads its SOA, and prepares the SOA of negative answers.
-fn complete_apex(
+pub fn complete_apex(
     zone: &mut Zone,
     key: HashKey,
     file: &str,

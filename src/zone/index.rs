@@ -7,11 +7,14 @@
 //! A hash chooses its bucket by its high bits and is told apart inside it by a tag of its low
 //! bits. A bucket has room for ten and is filled with six on average; what does not fit goes into
 //! the next bucket, and the overflow octet says that a search must go on there. Nodes are named by
-//! their position in the zone's pool in units of eight octets: 32 GiB for one zone.
+//! their position in the zone's pool in units of eight octets: 30 GiB for one zone; what is above
+//! is for [`overlay`]s.
 
 use std::io;
 
-use crate::memory::{Region, prefetch};
+use crate::memory::{Region, Shared, prefetch};
+
+use super::overlay;
 
 const BUCKET_LEN: usize = 64;
 const SLOTS: usize = 10;
@@ -24,9 +27,10 @@ const FILL: usize = 6;
 
 //----------- Index ----------------------------------------------------------
 
-/// The names of one zone.
+/// The names of one zone. A clone shares the buckets.
+#[derive(Clone)]
 pub struct Index {
-    buckets: Region,
+    buckets: Shared,
     /// Buckets that a hash may choose; those past it take what the last ones spill.
     bucket_count: u64,
 }
@@ -64,11 +68,12 @@ impl Index {
             let slot = bucket[COUNT_AT] as usize;
             bucket[COUNT_AT] += 1;
             bucket[slot * 2..slot * 2 + 2].copy_from_slice(&(hash as u16).to_le_bytes());
-            let unit = u32::try_from(node / 8).expect("a pool of at most 32 GiB");
+            assert!(node < overlay::START, "a pool of at most 30 GiB");
+            let unit = (node / 8) as u32;
             bucket[NODES_AT + slot * 4..NODES_AT + slot * 4 + 4]
                 .copy_from_slice(&unit.to_le_bytes());
         }
-        Ok(Index { buckets, bucket_count: bucket_count as u64 })
+        Ok(Index { buckets: buckets.into(), bucket_count: bucket_count as u64 })
     }
 
     /// Octets of memory.

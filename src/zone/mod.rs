@@ -5,11 +5,13 @@
 //!
 //!   Zone      index: hash ──> node          one cache line
 //!             pool:  node ──> RRsets        one or two, next to each other
+//!             overlay: what has changed since, if anything
 //! ```
 //!
 //! Every name that exists has a node, empty non-terminals included, so that whether a name exists
 //! is one search and the closest encloser is a search by depth: there is no tree.
 
+mod amend;
 mod build;
 pub mod change;
 mod check;
@@ -22,6 +24,7 @@ pub mod intake;
 pub mod node;
 pub mod nsec3;
 mod order;
+pub mod overlay;
 mod prepare;
 pub mod records;
 pub mod source;
@@ -29,6 +32,7 @@ mod stage;
 pub mod text;
 mod verify;
 
+pub use amend::{Room, Unfit, amend};
 pub use denial::{Denial, wildcard_of};
 pub use diagnostic::{Diagnostic, Severity};
 pub use hash::{HashKey, SuffixHashes};
@@ -38,25 +42,32 @@ pub use order::Order;
 pub use source::{Source, SourceText, Text};
 pub use verify::{Checks, EXPIRES_SOON_SECONDS, verify};
 
+use std::sync::Arc;
+
 use crate::limits::NSEC3_ITERATIONS_DEFAULT;
-use crate::memory::{Region, prefetch};
-use crate::wire::{LowerName, Name};
+use crate::memory::{Shared, prefetch};
+use crate::wire::{LowerName, Name, rtype};
+
+use overlay::Overlay;
 
 //----------- Zone -----------------------------------------------------------
 
-/// One zone, compiled: immutable, shared by all cores.
+/// One zone, compiled: immutable, shared by all cores. A clone shares what was built.
 ///
 /// What every query reads comes first, in one or two cache lines: among ten thousand zones these
 /// are rarely near.
+#[derive(Clone)]
 #[repr(C)]
 pub struct Zone {
     index: Index,
-    pool: Region,
+    pool: Shared,
     /// Position of the apex's node.
     apex_at: usize,
     depth_max: usize,
     /// Octets of the apex in wire form.
     apex_len: usize,
+    /// What is no more as it was built.
+    overlay: Option<Box<Overlay>>,
     denial: Denial,
     /// A node of its own with the SOA as negative answers carry it.
     negative: Box<[u8]>,
@@ -69,7 +80,7 @@ pub struct Zone {
     /// When the first of its signatures expires, in seconds since 1970.
     signatures_expire: Option<u32>,
     /// NSEC3 blocks of chains that do not serve.
-    other_blocks: Box<[usize]>,
+    other_blocks: Arc<[usize]>,
 }
 
 impl Zone {
@@ -106,14 +117,27 @@ impl Zone {
     /// The node at `position`, which came from the index or from a link.
     #[inline(always)]
     pub fn node(&self, position: usize) -> Node<'_> {
-        Node::at(&self.pool, position)
+        let (pool, position) = self.place(position);
+        Node::at(pool, position)
+    }
+
+    /// The pool that `position` is in, and where there.
+    #[inline(always)]
+    fn place(&self, position: usize) -> (&[u8], usize) {
+        match &self.overlay {
+            Some(overlay) if position >= overlay::START => {
+                (&overlay.pool, position - overlay::START)
+            }
+            _ => (&self.pool, position),
+        }
     }
 
     /// Asks for the node at `position`: nearly all nodes end in the second cache line.
     #[inline(always)]
     pub fn prefetch(&self, position: usize) {
-        prefetch(&self.pool, position);
-        prefetch(&self.pool, position + 47);
+        let (pool, position) = self.place(position);
+        prefetch(pool, position);
+        prefetch(pool, position + 47);
     }
 
     /// How it proves what does not exist.
@@ -125,20 +149,16 @@ impl Zone {
     /// The NSEC3 block at `position`, which came from the chain or from a node.
     #[inline(always)]
     pub fn block(&self, position: usize) -> nsec3::Block<'_> {
-        nsec3::Block::at(&self.pool, position)
-    }
-
-    /// The pool that nodes and blocks lie in.
-    #[inline(always)]
-    pub fn pool(&self) -> &[u8] {
-        &self.pool
+        let (pool, position) = self.place(position);
+        nsec3::Block::at(pool, position)
     }
 
     /// Asks for what a node or a block with signatures has past its start.
     #[inline(always)]
     pub fn prefetch_signatures(&self, position: usize) {
+        let (pool, position) = self.place(position);
         for line in 0..4 {
-            prefetch(&self.pool, position + line * 64);
+            prefetch(pool, position + line * 64);
         }
     }
 
@@ -151,7 +171,7 @@ impl Zone {
     /// The SOA for negative answers (RFC 2308, 3): its TTL is no more than its minimum field.
     #[inline(always)]
     pub fn negative_soa(&self) -> Option<Rrset<'_>> {
-        Node::at(&self.negative, 0).rrset(crate::wire::rtype::SOA)
+        Node::at(&self.negative, 0).rrset(rtype::SOA)
     }
 
     /// Labels of the deepest name.
@@ -177,32 +197,35 @@ impl Zone {
 
     /// When the first of its signatures expires, in seconds since 1970 modulo 2^32.
     pub fn signatures_expire(&self) -> Option<u32> {
+        if self.overlay.as_ref().is_some_and(|overlay| overlay.expiry_unsure) {
+            return self.first_expiry();
+        }
         self.signatures_expire
+    }
+
+    /// Whether it has signatures.
+    pub fn is_signed(&self) -> bool {
+        self.signatures_expire.is_some()
     }
 
     /// Octets of memory it holds.
     pub fn memory_len(&self) -> usize {
-        self.index.memory_len() + self.pool_used
+        let overlay = self.overlay.as_ref().map_or(0, |overlay| overlay.memory_len());
+        self.index.memory_len() + self.pool_used + overlay
     }
 
     /// The node of the name whose suffix of `depth` labels has `hash`.
     pub fn find(&self, name: &LowerName, depth: usize, hash: u64) -> Option<usize> {
-        let mut probe = self.index.probe(hash);
-        while let Some(candidate) = probe {
-            if self.is_node_of(candidate.node, name, depth) {
-                return Some(candidate.node);
-            }
-            probe = self.index.probe_on(candidate);
-        }
-        None
+        let relative = name.suffix_at(depth)..name.len() - self.apex_len;
+        self.find_owner(hash, |owner| owner == &name.padded()[relative.clone()])
     }
 
-    /// Whether the node at `position` is named by the last `depth` labels of `name`, which is at
+    /// Whether the node at `position` of the index is named by the last `depth` labels of `name`, which is at
     /// or below the apex.
     #[inline(always)]
     pub fn is_node_of(&self, position: usize, name: &LowerName, depth: usize) -> bool {
         let relative = name.suffix_at(depth)..name.len() - self.apex_len;
-        self.node(position).owner() == &name.padded()[relative]
+        Node::at(&self.pool, position).owner() == &name.padded()[relative]
     }
 }
 

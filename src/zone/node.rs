@@ -1,7 +1,7 @@
 //! One name of a zone and its RRsets, in the form they are sent in.
 //!
 //! ```text
-//!   node    | flags | owner_len | rrset_count u16 | depth | cut_depth | 0 0 |   8 octets
+//!   node    | flags | owner_len | rrset_count u16 | depth | cut_depth | children u16 |  8 octets
 //!           | owner, relative to the apex, lower case ...                   |
 //!           | NSEC3 of the name u32 | NSEC3 over its wildcard u32 |             with `HASHED` only
 //!           | type u16 | count u16 | start u32 | len u32 |  x rrset_count   |   the directory
@@ -44,6 +44,7 @@ pub(super) const BLOCKS_LEN: usize = 8;
 pub(super) const PARENT: u32 = u32::MAX;
 pub(super) const DEPTH_AT: usize = 4;
 pub(super) const CUT_DEPTH_AT: usize = 5;
+pub(super) const CHILDREN_AT: usize = 6;
 const _: () = assert!(RDATA_LEN_MAX + 12 < FULL as usize);
 
 /// What a name is, beyond its records.
@@ -62,6 +63,8 @@ pub mod flag {
     pub const APEX: u8 = 32;
     /// In a zone with NSEC3: the owner is followed by where its blocks are.
     pub const HASHED: u8 = 64;
+    /// Only in an overlay: the name is gone.
+    pub const GONE: u8 = 128;
 }
 
 //----------- Node -----------------------------------------------------------
@@ -79,9 +82,9 @@ impl<'a> Node<'a> {
         Node { octets: &pool[position..] }
     }
 
-    /// Where the node lies in the pool it is a view of.
+    /// Where the node lies in the pool it is a view of; past its end in any other.
     pub fn position_in(self, pool: &[u8]) -> usize {
-        self.octets.as_ptr() as usize - pool.as_ptr() as usize
+        (self.octets.as_ptr() as usize).wrapping_sub(pool.as_ptr() as usize)
     }
 
     /// The flags of [`flag`].
@@ -100,6 +103,11 @@ impl<'a> Node<'a> {
     #[inline(always)]
     pub fn cut_depth(self) -> usize {
         self.octets[CUT_DEPTH_AT] as usize
+    }
+
+    /// Names directly below it, of those below the apex's own children; at most `u16::MAX`.
+    pub(super) fn children(self) -> u16 {
+        u16::from_le_bytes([self.octets[CHILDREN_AT], self.octets[CHILDREN_AT + 1]])
     }
 
     /// The name without the apex, lower case.
@@ -132,14 +140,14 @@ impl<'a> Node<'a> {
     /// Where the NSEC3 block that matches this name is; `None` outside such zones, and for names
     /// that an opt-out leaves without one.
     #[inline]
-    pub fn matching_block(self) -> Option<usize> {
+    pub(super) fn matching_block(self) -> Option<usize> {
         self.block(0)
     }
 
     /// Where the NSEC3 block that covers the wildcard directly below this name is, if that was
     /// found out when the zone was built: of names with names below.
     #[inline]
-    pub fn wildcard_block(self) -> Option<usize> {
+    pub(super) fn wildcard_block(self) -> Option<usize> {
         self.block(4)
     }
 
@@ -152,7 +160,7 @@ impl<'a> Node<'a> {
         (unit != 0 && unit != PARENT).then_some(unit as usize * 8)
     }
 
-    /// Whether the place of [`Node::wildcard_block`] waits to be filled in.
+    /// Whether the place of the second block waits to be filled in.
     pub(super) fn is_parent(self) -> bool {
         self.flags() & flag::HASHED != 0 && read_u32(self.octets, self.blocks_at() + 4) == PARENT
     }
@@ -217,15 +225,15 @@ pub struct Fix {
     pub what: u32,
 }
 
-/// A name in a body that has a node in this zone.
+/// A name in a body that lies in this zone.
 #[derive(Clone, Copy)]
 pub struct Link {
     /// Octets from the start of the body to the name.
     pub position: usize,
     /// Whether a referral is useless without its addresses.
     pub required: bool,
-    /// The node's position in the pool.
-    pub node: usize,
+    /// The position of the node that had addresses when the zone was built; 0 if none had.
+    pub(super) node: usize,
 }
 
 impl<'a> Rrset<'a> {
@@ -260,7 +268,7 @@ impl<'a> Rrset<'a> {
         self.header.is_some_and(|block| block[8..10] != [0, 0])
     }
 
-    /// The names in it that may have addresses in this zone.
+    /// The names in it that lie in this zone.
     #[inline]
     pub fn links(self) -> impl Iterator<Item = Link> + 'a {
         let links = self.header.map_or(&[][..], |block| {
@@ -269,15 +277,13 @@ impl<'a> Rrset<'a> {
                 BLOCK_HEADER_LEN + self.body.len() + read_u32(block, 0) as usize + fix_count * 8;
             &block[start..start + 8 * u16::from_le_bytes([block[8], block[9]]) as usize]
         });
-        links.chunks_exact(8).filter_map(|link| {
+        links.chunks_exact(8).map(|link| {
             let position = read_u32(link, 0);
-            let node = read_u32(link, 4) as usize * 8;
-            // Position 0 of the pool is never a node: it stands for "no such name here".
-            (node != 0).then_some(Link {
+            Link {
                 position: (position & !REQUIRED) as usize,
                 required: position & REQUIRED != 0,
-                node,
-            })
+                node: read_u32(link, 4) as usize * 8,
+            }
         })
     }
 

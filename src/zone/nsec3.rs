@@ -19,7 +19,7 @@ use std::io;
 use sha1::block_api::compress;
 
 use crate::limits::{LABEL_LEN_MAX, NAME_LEN_MAX};
-use crate::memory::{Region, prefetch};
+use crate::memory::{Region, Shared, prefetch};
 
 use super::node::{owner_len, read_u32};
 
@@ -217,13 +217,14 @@ pub(super) struct Hashed {
 
 //----------- Chain ----------------------------------------------------------
 
-/// The NSEC3 records of one set of parameters, in the order of their hashes.
+/// The NSEC3 records of one set of parameters, in the order of their hashes. A clone shares them.
+#[derive(Clone)]
 pub struct Chain {
     params: Params,
     bits: u32,
     count: usize,
-    directory: Region,
-    entries: Region,
+    directory: Shared,
+    entries: Shared,
 }
 
 impl Chain {
@@ -249,6 +250,7 @@ impl Chain {
             entry[4..].copy_from_slice(&((position / 8) as u32).to_le_bytes());
         }
         starts.for_each(|start| start.copy_from_slice(&(records.len() as u32).to_le_bytes()));
+        let (directory, entries) = (directory.into(), entries.into());
         Ok(Chain { params, bits, count: records.len(), directory, entries })
     }
 
@@ -299,7 +301,14 @@ impl Chain {
 
     /// The block whose hash is `hash`, or else the one that covers it, and which it is.
     #[inline]
-    pub fn find(&self, pool: &[u8], hash: Hash) -> (usize, bool) {
+    pub(super) fn find(&self, pool: &[u8], hash: Hash) -> (usize, bool) {
+        let (i, matches) = self.find_number(pool, hash);
+        (self.position(i), matches)
+    }
+
+    /// As [`Chain::find`], but the block's number in the order of the hashes.
+    #[inline]
+    pub(super) fn find_number(&self, pool: &[u8], hash: Hash) -> (usize, bool) {
         let bucket = bucket_of(hash, self.bits);
         let key = key_of(hash, self.bits);
         let (start, end) = (self.start(bucket), self.start(bucket + 1));
@@ -311,17 +320,15 @@ impl Chain {
         if i < end && self.key(i) == key {
             let label = hash.label();
             while i < end && self.key(i) == key {
-                let position = self.position(i);
-                match Block::at(pool, position).label().cmp(&label) {
-                    std::cmp::Ordering::Equal => return (position, true),
+                match Block::at(pool, self.position(i)).label().cmp(&label) {
+                    std::cmp::Ordering::Equal => return (i, true),
                     std::cmp::Ordering::Less => i += 1,
                     std::cmp::Ordering::Greater => break,
                 }
             }
         }
         // The last one covers what is before the first (RFC 5155, 1.3).
-        let covering = if i == 0 { self.count } else { i } - 1;
-        (self.position(covering), false)
+        (if i == 0 { self.count } else { i } - 1, false)
     }
 
     #[inline(always)]
@@ -334,8 +341,9 @@ impl Chain {
         read_u32(&self.entries, i * ENTRY_LEN)
     }
 
+    /// The position of the block number `i` in the order of the hashes.
     #[inline(always)]
-    fn position(&self, i: usize) -> usize {
+    pub(super) fn position(&self, i: usize) -> usize {
         read_u32(&self.entries, i * ENTRY_LEN + 4) as usize * 8
     }
 }

@@ -12,9 +12,10 @@
 
 use std::cmp::Ordering;
 use std::io;
+use std::sync::Arc;
 
 use crate::limits::NAME_LEN_MAX;
-use crate::memory::{Pages, Region};
+use crate::memory::{Pages, Region, Shared};
 
 use super::node::{Node, read_u32};
 
@@ -26,14 +27,14 @@ const SAMPLED: usize = 32;
 //----------- Key ------------------------------------------------------------
 
 /// A name's canonical key. Made per search; it needs no memory but the stack's.
-struct Key {
+pub(super) struct Key {
     octets: [u8; KEY_LEN_MAX],
     len: usize,
 }
 
 impl Key {
     /// The key of `relative`: whole labels in wire form and lower case, the apex left out.
-    fn new(relative: &[u8]) -> Key {
+    pub fn new(relative: &[u8]) -> Key {
         let mut key = Key { octets: [0; KEY_LEN_MAX], len: 0 };
         let mut starts = [0u8; NAME_LEN_MAX];
         let (mut at, mut labels) = (0, 0);
@@ -65,7 +66,8 @@ impl Key {
         }
     }
 
-    fn as_slice(&self) -> &[u8] {
+    /// Keys order as their octets do.
+    pub fn as_slice(&self) -> &[u8] {
         &self.octets[..self.len]
     }
 }
@@ -86,15 +88,16 @@ fn part(key: &[u8], skip: usize) -> u64 {
 
 //----------- Order ----------------------------------------------------------
 
-/// All names that own an NSEC record, in canonical order.
+/// All names that own an NSEC record, in canonical order. A clone shares them.
+#[derive(Clone)]
 pub struct Order {
     /// What the keys of all names but the apex begin with.
-    prefix: Box<[u8]>,
+    prefix: Arc<[u8]>,
     /// Whether the first entry is the apex.
     has_apex: bool,
     count: usize,
-    samples: Box<[u64]>,
-    entries: Region,
+    samples: Arc<[u64]>,
+    entries: Shared,
 }
 
 impl Order {
@@ -126,7 +129,7 @@ impl Order {
             entry[8..].copy_from_slice(&((position / 8) as u32).to_le_bytes());
         }
         let samples = sorted.iter().step_by(SAMPLED).map(|&(key, _)| key).collect();
-        let prefix = prefix.into();
+        let (prefix, entries) = (prefix.into(), entries.into());
         Ok(Order { prefix, has_apex, count: sorted.len(), samples, entries })
     }
 
@@ -152,11 +155,16 @@ impl Order {
 
     /// The last name that is not after `relative`, a name without the apex: its node's position.
     /// The one before the first is the last.
-    pub fn find(&self, pool: &[u8], relative: &[u8]) -> usize {
-        let key = Key::new(relative);
-        let key = key.as_slice();
+    #[cfg(test)]
+    fn find(&self, pool: &[u8], relative: &[u8]) -> usize {
+        let after = self.count_to(pool, Key::new(relative).as_slice());
+        self.position(if after == 0 { self.count } else { after } - 1)
+    }
+
+    /// How many names are not after the one with this canonical key.
+    pub(super) fn count_to(&self, pool: &[u8], key: &[u8]) -> usize {
         let shared = key.len().min(self.prefix.len());
-        let after = match key[..shared].cmp(&self.prefix[..shared]) {
+        match key[..shared].cmp(&self.prefix[..shared]) {
             // Of names that do not begin as all others do, only the apex can come before them.
             Ordering::Less => usize::from(self.has_apex),
             Ordering::Equal if shared < self.prefix.len() => usize::from(self.has_apex),
@@ -172,8 +180,7 @@ impl Order {
                 };
                 split(low, high, not_after)
             }
-        };
-        self.position(if after == 0 { self.count } else { after } - 1)
+        }
     }
 
     /// How many entries from the start `is_before` holds for.
@@ -191,8 +198,9 @@ impl Order {
         u64::from_le_bytes(self.entries[at..at + 8].try_into().expect("eight octets"))
     }
 
+    /// The position of the node number `i` in canonical order.
     #[inline(always)]
-    fn position(&self, i: usize) -> usize {
+    pub(super) fn position(&self, i: usize) -> usize {
         read_u32(&self.entries, i * ENTRY_LEN + 8) as usize * 8
     }
 }

@@ -9,6 +9,7 @@
 
 use crate::wire::{LowerName, rtype};
 
+use super::build::earlier;
 use super::node::{Node, Rrset, WITHIN, owner_len};
 use super::prepare::name_layout;
 use super::{Denial, Zone, nsec3};
@@ -133,7 +134,10 @@ pub enum Place<'z> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     slot: usize,
+    overlaid: usize,
     block: usize,
+    overlaid_block: usize,
+    other_block: usize,
 }
 
 /// One RRset, its name and its signatures.
@@ -158,39 +162,66 @@ impl Zone {
 
     /// All nodes, in no order.
     pub fn nodes(&self) -> impl Iterator<Item = Node<'_>> {
-        self.index.positions().map(|position| self.node(position))
+        let mut cursor = Cursor::default();
+        std::iter::from_fn(move || self.next_node(&mut cursor))
     }
 
-    /// Positions of all NSEC3 blocks: those of the chain that serves in order, then others.
+    /// All NSEC3 blocks: those of the chain that serves, then others.
     pub fn blocks(&self) -> impl Iterator<Item = nsec3::Block<'_>> {
-        let chain = match &self.denial {
-            Denial::Nsec3(chain) => Some(chain),
-            _ => None,
-        };
-        let positions = chain.into_iter().flat_map(nsec3::Chain::positions);
-        positions.chain(self.other_blocks.iter().copied()).map(|position| self.block(position))
+        let mut cursor = Cursor::default();
+        std::iter::from_fn(move || self.next_block(&mut cursor))
     }
 
     /// The next place of a walk over all of them, in no order.
     pub fn next_place(&self, cursor: &mut Cursor) -> Option<Place<'_>> {
-        if let Some(position) = self.index.next_position(&mut cursor.slot) {
+        let node = self.next_node(cursor).map(Place::Node);
+        node.or_else(|| self.next_block(cursor).map(Place::Block))
+    }
+
+    fn next_node(&self, cursor: &mut Cursor) -> Option<Node<'_>> {
+        while let Some(position) = self.index.next_position(&mut cursor.slot) {
             // The nodes of a bucket are anywhere in the pool: the next is asked for ahead.
             let mut ahead = cursor.slot;
             if let Some(next) = self.index.next_position(&mut ahead) {
                 self.prefetch(next);
             }
-            return Some(Place::Node(self.node(position)));
+            if self.overlay.as_ref().is_none_or(|overlay| overlay.stands(position)) {
+                return Some(self.node(position));
+            }
         }
-        let chain = match &self.denial {
-            Denial::Nsec3(chain) => Some(chain),
-            _ => None,
+        let position = self.overlay.as_ref()?.next_position(&mut cursor.overlaid)?;
+        Some(self.node(position))
+    }
+
+    fn next_block(&self, cursor: &mut Cursor) -> Option<nsec3::Block<'_>> {
+        let (overlay, mine) = (self.overlay.as_ref(), cursor.overlaid_block);
+        if let Denial::Nsec3(chain) = &self.denial {
+            while let Some(position) = chain.nth(cursor.block) {
+                cursor.block += 1;
+                if overlay.is_none_or(|overlay| overlay.stands(position)) {
+                    return Some(self.block(position));
+                }
+            }
+            if let Some(position) = overlay.and_then(|overlay| overlay.nth_block(mine)) {
+                cursor.overlaid_block += 1;
+                return Some(self.block(position));
+            }
+        }
+        let position = self.other_blocks.get(cursor.other_block).copied()?;
+        cursor.other_block += 1;
+        Some(self.block(position))
+    }
+
+    /// When the first of its signatures expires, found by looking at all of them.
+    pub(super) fn first_expiry(&self) -> Option<u32> {
+        let of = |body: &[u8]| {
+            let signed = plain(body).into_iter();
+            let expiries = signed.filter_map(|it| it.rdata.get(8..12)?.try_into().ok());
+            expiries.map(u32::from_be_bytes).reduce(earlier)
         };
-        let others_at = chain.map_or(0, nsec3::Chain::len);
-        let position = chain
-            .and_then(|chain| chain.nth(cursor.block))
-            .or_else(|| self.other_blocks.get(cursor.block.checked_sub(others_at)?).copied())?;
-        cursor.block += 1;
-        Some(Place::Block(self.block(position)))
+        let nodes = self.nodes().flat_map(Node::rrsets).filter_map(|set| of(set.signatures().1));
+        let blocks = self.blocks().filter_map(|block| of(block.signatures()));
+        nodes.chain(blocks).reduce(earlier)
     }
 
     /// All nodes and NSEC3 blocks, in no order.

@@ -279,6 +279,24 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// Takes a name that exists without records.
+    pub fn ancestor(&mut self, owner: &[u8]) {
+        self.take_owner(owner);
+        let record =
+            Record { owner, rtype: 0, class: CLASS_IN, ttl: 0, rdata: &[], line: 0, file: 0 };
+        match self.append(record) {
+            Ok(place) => {
+                let depth = self.owner.depth();
+                let place = place | ANCESTOR | depth as u64;
+                self.push(Entry { hash: self.hashes[depth], place });
+            }
+            Err(error) => drop(self.failed.get_or_insert(error)),
+        }
+        self.announced = false;
+    }
+}
+
 impl Sink for Stage {
     fn record(&mut self, record: Record<'_>) {
         let shared_with_last = self.take_owner(record.owner);

@@ -54,7 +54,7 @@ fn check_order(zone: &Zone, order: &Order, findings: &mut Findings<'_>) {
             findings.error(&zone.name_of(node), rtype::NSEC, "an NSEC for this name");
         }
     }
-    let positions: Vec<usize> = order.positions().collect();
+    let positions = zone.nsec_positions(order);
     for (i, &position) in positions.iter().enumerate() {
         let node = zone.node(position);
         let owner = zone.name_of(node);
@@ -82,14 +82,14 @@ fn check_order(zone: &Zone, order: &Order, findings: &mut Findings<'_>) {
 fn check_chain(zone: &Zone, chain: &Chain, findings: &mut Findings<'_>) {
     let mut names: HashMap<usize, Node<'_>> = HashMap::with_capacity(chain.len());
     for node in zone.nodes().filter(|node| node.flags() & flag::OCCLUDED == 0) {
-        match node.matching_block() {
+        match zone.matching_block(chain, node) {
             Some(block) => {
                 names.insert(block, node);
             }
             None => check_left_out(zone, chain, node, findings),
         }
     }
-    let positions: Vec<usize> = chain.positions().collect();
+    let positions = zone.nsec3_positions(chain);
     for (i, &position) in positions.iter().enumerate() {
         let block = zone.block(position);
         let label = block.label();
@@ -124,7 +124,7 @@ fn check_left_out(zone: &Zone, chain: &Chain, node: Node<'_>, findings: &mut Fin
     let owner = zone.name_of(node);
     let unsigned_cut = node.flags() & flag::CUT != 0 && node.rrset(rtype::DS).is_none();
     let hash = chain.params().hash(owner.as_wire());
-    let covering = zone.block(chain.find(zone.pool(), hash).0);
+    let covering = zone.block(zone.nsec3_over(chain, hash).0);
     let opt_out = Params::read(covering.rdata()).is_some_and(|(_, flags)| flags & OPT_OUT != 0);
     if !(opt_out && (unsigned_cut || node.rrset_count() == 0)) {
         findings.error(&owner, rtype::NSEC3, "an NSEC3 for this name");

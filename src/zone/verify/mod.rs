@@ -89,7 +89,7 @@ pub fn verify(
     let apex_node = zone.node(zone.apex_at());
     let mut findings = Findings::new(file);
     let keys = keys(zone, apex_node);
-    let is_signed = checks.signatures && zone.signatures_expire().is_some();
+    let is_signed = checks.signatures && zone.is_signed();
     if checks.signatures && !is_signed && !keys.is_empty() {
         findings.warning(apex, rtype::DNSKEY, "signatures: the zone has a key and none");
     }
