@@ -1,6 +1,7 @@
 //! Zones, queries and measurements for ring53: see `bench/README.md`.
 
 mod answer;
+mod change;
 mod echo;
 mod malformed;
 mod queries;
@@ -107,6 +108,22 @@ enum Command {
         #[arg(long, default_value = "example.")]
         zone: ring53::wire::Name,
     },
+    /// Be the primary of a server, change ten records of a zone `example.` again and again, and
+    /// print how many milliseconds pass from the last octet of each IXFR to the first new answer.
+    Change {
+        /// Where the server finds its primary.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// The server.
+        #[arg(long)]
+        server: SocketAddr,
+        /// The zone's file.
+        #[arg(long)]
+        zone: PathBuf,
+        /// Changes.
+        #[arg(long, default_value_t = 10)]
+        rounds: u32,
+    },
     /// Measure how much of a core nothing else uses (SCHED_IDLE): prints the busy share.
     Spin {
         /// The core.
@@ -182,6 +199,9 @@ fn main() -> ExitCode {
             malformed::run(server, count, rate, seed)
         }
         Command::Transfer { server, zone } => transfer::run(server, &zone),
+        Command::Change { listen, server, zone, rounds } => {
+            change::run(listen, server, &zone, rounds)
+        }
         Command::Spin { core, seconds } => spin::run(core, Duration::from_secs_f64(seconds)),
         Command::Answer { shape, names, count } => answer::run(shape, names, count),
         Command::Last { shape, names } => {

@@ -25,10 +25,10 @@ use crate::transfer::incoming::{self, Brought, Fault, Incoming};
 use crate::tsig::{Key, Keys, Session};
 use crate::wire::message::{CLASS_IN, Message, RecordAt, Section, Writer, header, opcode};
 use crate::wire::{rcode, rtype};
-use crate::zone::change::{Change, apply, diff};
-use crate::zone::intake::{Intake, expanded, soa_numbers};
+use crate::zone::change::{Change, changed, diff};
+use crate::zone::intake::{expanded, soa_numbers};
 use crate::zone::records::expand;
-use crate::zone::{HashKey, LoadOptions, Zone};
+use crate::zone::{HashKey, LoadOptions, Loaded, Zone};
 
 use super::config::ZoneConfig;
 use super::deferred::wall_clock;
@@ -320,11 +320,11 @@ pub fn soa_of(zone: &Zone) -> Option<Vec<u8>> {
 fn finish(wanted: &Wanted, brought: Brought, source: &str) -> Result<Found, Failure> {
     let options = wanted.options();
     let misfit = |misfit| Failure::NotInSteps(format!("sent changes that do not fit: {misfit}"));
-    let (intake, mut changes): (Intake, Vec<Change>) = match (brought, &wanted.zone) {
+    let (loaded, mut changes): (Loaded, Vec<Change>) = match (brought, &wanted.zone) {
         (Brought::Nothing, _) => return Ok(Found::Current),
-        (Brought::Whole(intake), _) => (*intake, Vec::new()),
+        (Brought::Whole(intake), _) => (intake.finish(source, &options), Vec::new()),
         (Brought::Changes(changes), Some(zone)) => {
-            (apply(zone, &changes, &options).map_err(misfit)?, changes)
+            (changed(zone, &changes, source, &options).map_err(misfit)?, changes)
         }
         (Brought::Changes(_), None) => {
             return Err(Failure::Final("sent changes to a zone that is not there".into()));
@@ -335,7 +335,6 @@ fn finish(wanted: &Wanted, brought: Brought, source: &str) -> Result<Found, Fail
     let bad = |reason: String| {
         if in_steps { Failure::NotInSteps(reason) } else { Failure::Final(reason) }
     };
-    let loaded = intake.finish(source, &options);
     let name = &wanted.config.name;
     for found in loaded.diagnostics.iter().take(LOGGED_MAX) {
         say!("zone {name}: {found}");

@@ -15,7 +15,7 @@ use crate::wire::{LowerName, rtype};
 use super::intake::{BadRdata, Intake};
 use super::node::{Node, Rrset};
 use super::records::{Expanded, expand, make_canonical, signatures};
-use super::{HashKey, LoadOptions, Zone};
+use super::{HashKey, LoadOptions, Loaded, Room, Unfit, Zone, amend};
 
 //----------- Change ---------------------------------------------------------
 
@@ -116,6 +116,23 @@ impl std::fmt::Display for Misfit {
             Misfit::NotThere => "a record to be deleted is not there",
             Misfit::Bad => "a record cannot be in a zone",
         })
+    }
+}
+
+impl std::error::Error for Misfit {}
+
+/// The version of `zone` after `changes`: amended if they are small, else built anew; `source` is
+/// what its diagnostics name.
+pub fn changed(
+    zone: &Zone,
+    changes: &[Change],
+    source: &str,
+    options: &LoadOptions,
+) -> Result<Loaded, Misfit> {
+    match amend(zone, changes, source, options, Room::of(zone)) {
+        Ok(loaded) => Ok(loaded),
+        Err(Unfit::Misfit(misfit)) => Err(misfit),
+        Err(Unfit::Rebuild) => Ok(apply(zone, changes, options)?.finish(source, options)),
     }
 }
 
