@@ -58,10 +58,8 @@ fn records(zone: &Zone) -> BTreeSet<(Vec<u8>, u16, u32, Vec<u8>)> {
 }
 
 fn snapshot(apex: &Name, zone: &Arc<Zone>, journal: Journal) -> Snapshot {
-    let rules = Rules {
-        transfer: AccessList::new(vec!["127.0.0.1".parse().unwrap()]),
-        notify: AccessList::default(),
-    };
+    let rules =
+        Rules { transfer: AccessList::new(vec!["127.0.0.1".parse().unwrap()]), ..Rules::default() };
     let zones = vec![(apex.clone(), ZoneState::Serving(Arc::clone(zone)))];
     Snapshot::new(1, options().key, Identity::default(), zones)
         .with_access(Arc::default(), vec![Arc::new(rules)])

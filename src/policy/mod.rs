@@ -6,11 +6,15 @@
 //!   "key xfr.example."             from anywhere, signed with that key
 //! ```
 
+mod update;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use crate::wire::Name;
+
+pub use update::{Grant, GrantError, Grants};
 
 //----------- Prefix ---------------------------------------------------------
 
@@ -80,6 +84,15 @@ impl Access {
     pub fn key(&self) -> Option<&Name> {
         self.key.as_ref()
     }
+
+    /// Whether it is one for `peer`, its message signed with the key named `key` in wire form, or
+    /// not.
+    pub(super) fn allows(&self, peer: IpAddr, key: Option<&[u8]>) -> bool {
+        let keyed =
+            |wanted: &Name| key.is_some_and(|key| wanted.as_wire().eq_ignore_ascii_case(key));
+        self.prefix.is_none_or(|prefix| prefix.contains(peer))
+            && self.key.as_ref().is_none_or(keyed)
+    }
 }
 
 /// An entry that cannot be read.
@@ -134,12 +147,7 @@ impl AccessList {
 
     /// Whether `peer` may, its message signed with the key named `key` in wire form, or not.
     pub fn allows(&self, peer: IpAddr, key: Option<&[u8]>) -> bool {
-        self.0.iter().any(|entry| {
-            let keyed =
-                |wanted: &Name| key.is_some_and(|key| wanted.as_wire().eq_ignore_ascii_case(key));
-            entry.prefix.is_none_or(|prefix| prefix.contains(peer))
-                && entry.key.as_ref().is_none_or(keyed)
-        })
+        self.0.iter().any(|entry| entry.allows(peer, key))
     }
 }
 
@@ -189,6 +197,8 @@ pub struct Rules {
     pub transfer: AccessList,
     /// Say that it has changed.
     pub notify: AccessList,
+    /// Change its records.
+    pub update: Grants,
 }
 
 /// Whoever has one IPv6 address has its whole /64.

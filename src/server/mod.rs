@@ -27,6 +27,7 @@ mod startup;
 mod state;
 mod stream;
 mod transfers;
+mod updates;
 mod worker;
 mod zones;
 

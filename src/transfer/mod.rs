@@ -3,9 +3,11 @@
 //! ```text
 //!   request ──> outgoing ──> messages of a zone, one at a time          (primary)
 //!   messages ──> incoming ──> a zone that was checked                   (secondary)
+//!   message ──> update ──> a change of a zone                           (primary)
 //! ```
 
 pub mod incoming;
 pub mod outgoing;
 mod pack;
 pub mod refresh;
+pub mod update;

@@ -289,9 +289,20 @@ impl Writer {
 
     /// Adds a record of class IN to the last section that is not empty, or to a later one.
     pub fn record(&mut self, section: Section, owner: &[u8], rtype: u16, ttl: u32, rdata: &[u8]) {
+        self.record_of(section, owner, (rtype, CLASS_IN, ttl), rdata);
+    }
+
+    /// Adds a record of any class.
+    pub fn record_of(
+        &mut self,
+        section: Section,
+        owner: &[u8],
+        (rtype, class, ttl): (u16, u16, u32),
+        rdata: &[u8],
+    ) {
         self.owner(owner);
         self.octets.extend_from_slice(&rtype.to_be_bytes());
-        self.octets.extend_from_slice(&CLASS_IN.to_be_bytes());
+        self.octets.extend_from_slice(&class.to_be_bytes());
         self.octets.extend_from_slice(&ttl.to_be_bytes());
         self.octets.extend_from_slice(&(rdata.len() as u16).to_be_bytes());
         self.octets.extend_from_slice(rdata);

@@ -17,8 +17,14 @@ pub const NOTIMP: Rcode = 4;
 pub const REFUSED: Rcode = 5;
 /// A name would have become too long (RFC 6672, 2.2).
 pub const YXDOMAIN: Rcode = 6;
+/// An RRset exists that should not (RFC 2136, 2.2).
+pub const YXRRSET: Rcode = 7;
+/// An RRset that should exist does not (RFC 2136, 2.2).
+pub const NXRRSET: Rcode = 8;
 /// The server is not authoritative for the zone, or a signature does not hold (RFC 8945, 3).
 pub const NOTAUTH: Rcode = 9;
+/// A name is not in the zone (RFC 2136, 2.2).
+pub const NOTZONE: Rcode = 10;
 /// The EDNS version is not supported.
 pub const BADVERS: Rcode = 16;
 
@@ -41,7 +47,10 @@ pub fn name(rcode: Rcode) -> String {
         NOTIMP => "NOTIMP".into(),
         REFUSED => "REFUSED".into(),
         YXDOMAIN => "YXDOMAIN".into(),
+        YXRRSET => "YXRRSET".into(),
+        NXRRSET => "NXRRSET".into(),
         NOTAUTH => "NOTAUTH".into(),
+        NOTZONE => "NOTZONE".into(),
         BADVERS => "BADVERS".into(),
         other => format!("RCODE{other}"),
     }

@@ -81,7 +81,7 @@ impl Change {
     }
 
     /// RFC 1995, 4: each list begins with its SOA.
-    fn soa_first(&mut self) {
+    pub(crate) fn soa_first(&mut self) {
         for list in [&mut self.deleted, &mut self.added] {
             list.sort_by_key(|record| record.rtype != rtype::SOA);
         }
@@ -92,6 +92,12 @@ impl Change {
 pub(super) type Identity = (Box<[u8]>, u16, Vec<u8>);
 
 impl Record {
+    /// Whether it is the same record, whatever its TTL.
+    pub fn is_same(&self, other: &Record) -> bool {
+        (&self.owner, self.rtype) == (&other.owner, other.rtype)
+            && (self.rdata == other.rdata || self.identity() == other.identity())
+    }
+
     pub(super) fn identity(&self) -> Identity {
         let mut rdata = self.rdata.to_vec();
         make_canonical(self.rtype, &mut rdata);
@@ -235,6 +241,14 @@ fn is_same(a: Node<'_>, b: Node<'_>) -> bool {
     a.rrset_count() == b.rrset_count() && a.rrsets().zip(b.rrsets()).all(same)
 }
 
+impl Zone {
+    /// All records at `name`, which is hashed with `key`; NSEC3 records are at no name.
+    pub fn records_at(&self, name: &LowerName, key: HashKey) -> Vec<Record> {
+        let found = self.find(name, name.depth(), key.name(name));
+        records(name, found.map(|at| self.node(at)))
+    }
+}
+
 /// All records of a node.
 pub(super) fn records(name: &LowerName, node: Option<Node<'_>>) -> Vec<Record> {
     let owner: Box<[u8]> = name.as_wire().into();
@@ -253,19 +267,22 @@ pub(super) fn records(name: &LowerName, node: Option<Node<'_>>) -> Vec<Record> {
 }
 
 fn difference(name: &LowerName, old: Option<Node<'_>>, new: Option<Node<'_>>, change: &mut Change) {
-    compare(records(name, old), records(name, new), change);
+    change.compare(records(name, old), records(name, new));
 }
 
-fn compare(old: Vec<Record>, new: Vec<Record>, change: &mut Change) {
-    let set = |records: &[Record]| -> HashSet<(Identity, u32)> {
-        records.iter().map(|record| (record.identity(), record.ttl)).collect()
-    };
-    let (before, after) = (set(&old), set(&new));
-    let missing = |from: &HashSet<(Identity, u32)>, record: &Record| {
-        !from.contains(&(record.identity(), record.ttl))
-    };
-    change.deleted.extend(old.into_iter().filter(|record| missing(&after, record)));
-    change.added.extend(new.into_iter().filter(|record| missing(&before, record)));
+impl Change {
+    /// Takes what `new` has that `old` has not, and the other way round.
+    pub(crate) fn compare(&mut self, old: Vec<Record>, new: Vec<Record>) {
+        let set = |records: &[Record]| -> HashSet<(Identity, u32)> {
+            records.iter().map(|record| (record.identity(), record.ttl)).collect()
+        };
+        let (before, after) = (set(&old), set(&new));
+        let missing = |from: &HashSet<(Identity, u32)>, record: &Record| {
+            !from.contains(&(record.identity(), record.ttl))
+        };
+        self.deleted.extend(old.into_iter().filter(|record| missing(&after, record)));
+        self.added.extend(new.into_iter().filter(|record| missing(&before, record)));
+    }
 }
 
 /// NSEC3 records are no nodes.
@@ -293,11 +310,11 @@ fn blocks(old: &Zone, new: &Zone, change: &mut Change) {
     for (owner, records) in after {
         let old = before.remove(&owner).unwrap_or_default();
         if old != records {
-            compare(old, records, change);
+            change.compare(old, records);
         }
     }
     for records in before.into_values() {
-        compare(records, Vec::new(), change);
+        change.compare(records, Vec::new());
     }
 }
 

@@ -220,8 +220,8 @@ impl Zone {
         self.find_owner(hash, |owner| owner == &name.padded()[relative.clone()])
     }
 
-    /// Whether the node at `position` of the index is named by the last `depth` labels of `name`, which is at
-    /// or below the apex.
+    /// Whether the node at `position` of the index is named by the last `depth` labels of `name`,
+    /// which is at or below the apex.
     #[inline(always)]
     pub fn is_node_of(&self, position: usize, name: &LowerName, depth: usize) -> bool {
         let relative = name.suffix_at(depth)..name.len() - self.apex_len;

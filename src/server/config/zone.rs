@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::limits::{NSEC3_ITERATIONS_DEFAULT, NSEC3_ITERATIONS_MAX, TRANSFER_OCTETS_DEFAULT};
-use crate::policy::{Access, AccessList, Remote, Rules};
+use crate::policy::{Access, AccessList, Grant, GrantError, Grants, Remote, Rules};
 use crate::tsig::Keys;
 use crate::wire::Name;
 
@@ -112,7 +112,8 @@ impl ZoneConfig {
             AccessList::new(primaries.iter().map(of).collect())
         };
         let notify = access(zone, "allow_notify", keys).unwrap_or_else(from_primaries);
-        self.rules = Arc::new(Rules { transfer, notify });
+        let update = grants(zone, keys);
+        self.rules = Arc::new(Rules { transfer, notify, update });
         self.primaries = primaries;
     }
 }
@@ -133,6 +134,20 @@ fn access(zone: &mut Table<'_>, key: &'static str, keys: &Keys) -> Option<Access
         known(zone, key, name, keys);
     }
     Some(AccessList::new(list))
+}
+
+fn grants(zone: &mut Table<'_>, keys: &Keys) -> Grants {
+    let list = zone.list::<Grant>("allow_update", &GrantError.to_string()).unwrap_or_default();
+    for name in list.iter().filter_map(Grant::key) {
+        known(zone, "allow_update", name, keys);
+    }
+    if !list.is_empty() && !zone.has("file") {
+        zone.error(
+            "allow_update",
+            "only a zone from a file is changed here: send updates to its primaries",
+        );
+    }
+    Grants::new(list)
 }
 
 fn known(zone: &Table<'_>, key: &'static str, name: &Name, keys: &Keys) {

@@ -1,0 +1,139 @@
+//! UPDATE: groups of messages that become one version on disk, and then one that is served.
+//!
+//! ```text
+//!   messages ──one after the other──> changes ──journal, synced──> served ──> each is answered
+//! ```
+//!
+//! What waits while a group is written to disk is the next group: one sync acknowledges all of it.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::policy::Grants;
+use crate::snapshot::{Snapshot, ZoneState};
+use crate::transfer::update::{Update, read, zone_of};
+use crate::wire::Name;
+use crate::wire::message::{Message, Writer};
+use crate::wire::rcode::{NOERROR, NOTAUTH, REFUSED, Rcode, SERVFAIL};
+use crate::zone::change::{Change, Journal, changed};
+use crate::zone::{LoadOptions, Zone};
+
+use super::report::say;
+use super::state;
+
+/// One message that asks for changes, and who waits for what becomes of it.
+pub struct Asked {
+    update: Update,
+    peer: IpAddr,
+    /// The name of the key that it was signed with.
+    key: Option<Box<[u8]>>,
+    grants: Grants,
+    answer: oneshot::Sender<Rcode>,
+}
+
+/// What waits for the code of an update's reply.
+pub type Awaited = oneshot::Receiver<Rcode>;
+
+/// Reads a message: the zone it is about, and what it asks for; else the code it gets at once.
+pub fn asked(
+    snapshot: &Snapshot,
+    message: Message<'_>,
+    peer: IpAddr,
+    key: Option<&[u8]>,
+) -> Result<(Name, Asked, Awaited), Rcode> {
+    let name = zone_of(message)?;
+    let index = snapshot.zone_named(&name).ok_or(NOTAUTH)?;
+    let rules = snapshot.rules(index);
+    if !rules.update.know(peer, key) {
+        return Err(REFUSED);
+    }
+    let ZoneState::Serving(zone) = &snapshot.zones()[index].1 else { return Err(SERVFAIL) };
+    // Signatures are made elsewhere: a change here would have none.
+    if zone.is_signed() {
+        return Err(REFUSED);
+    }
+    let update = read(message, zone.lower_apex())?;
+    let (answer, awaited) = oneshot::channel();
+    let key = key.map(Box::from);
+    let asked = Asked { update, peer, key, grants: rules.update.clone(), answer };
+    Ok((zone.apex().clone(), asked, awaited))
+}
+
+/// The reply with `code`.
+pub fn reply(message: Message<'_>, code: Rcode) -> Vec<u8> {
+    Writer::reply(message, code).into_octets()
+}
+
+/// A version that updates have led to, and what is to be told when it is served.
+pub struct Group {
+    /// The version.
+    pub zone: Arc<Zone>,
+    /// What led to it; none if nothing has changed.
+    pub changes: Vec<Arc<Change>>,
+    waiting: Vec<(oneshot::Sender<Rcode>, Rcode)>,
+}
+
+impl Group {
+    /// Finds what `all` make of `zone`, one after the other.
+    pub fn of(zone: &Arc<Zone>, all: Vec<Asked>, options: &LoadOptions) -> Group {
+        let mut group = Group { zone: Arc::clone(zone), changes: Vec::new(), waiting: Vec::new() };
+        for Asked { update, peer, key, grants, answer } in all {
+            let allows = |owner: &[u8], rtype| grants.allow(peer, key.as_deref(), owner, rtype);
+            let code = match update.apply(&group.zone, options.key, &allows) {
+                Ok(None) => NOERROR,
+                Ok(Some(change)) => group.take(change, peer, options),
+                Err(code) => code,
+            };
+            group.waiting.push((answer, code));
+        }
+        group
+    }
+
+    fn take(&mut self, change: Change, peer: IpAddr, options: &LoadOptions) -> Rcode {
+        let apex = self.zone.apex().clone();
+        let loaded = changed(&self.zone, std::slice::from_ref(&change), "an update", options);
+        let reason = match loaded {
+            Ok(loaded) => match loaded.zone {
+                Some(zone) => {
+                    self.zone = Arc::new(zone);
+                    self.changes.push(Arc::new(change));
+                    return NOERROR;
+                }
+                None => loaded.diagnostics.first().map(ToString::to_string).unwrap_or_default(),
+            },
+            Err(misfit) => misfit.to_string(),
+        };
+        say!("zone {apex}: an update from {peer} is refused: {reason}");
+        REFUSED
+    }
+
+    /// Puts the changes on disk, after which they may be acknowledged; the journal they end.
+    /// If that fails none of them is served.
+    pub fn keep(&mut self, directory: &Path, before: &Journal) -> Option<Journal> {
+        if self.changes.is_empty() {
+            return None;
+        }
+        let journal = before.after(&self.changes, self.zone.memory_len());
+        match state::keep(directory, &self.zone, &self.changes, &journal) {
+            Ok(()) => Some(journal),
+            Err(error) => {
+                say!("zone {}: updates are not taken: {error}", self.zone.apex());
+                for (_, code) in self.waiting.iter_mut().filter(|(_, code)| *code == NOERROR) {
+                    *code = SERVFAIL;
+                }
+                None
+            }
+        }
+    }
+
+    /// Tells all who wait.
+    pub fn answer(self) {
+        for (answer, code) in self.waiting {
+            // Whoever has gone meanwhile will ask again.
+            let _ = answer.send(code);
+        }
+    }
+}
