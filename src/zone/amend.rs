@@ -327,6 +327,7 @@ impl<'z> Survey<'z> {
         let mut next = zone.clone();
         let mut overlay =
             next.overlay.take().unwrap_or_else(|| Box::new(Overlay::new(self.options.key)));
+        overlay.begin();
         let offset = overlay.pool.len();
         overlay.pool.extend_from_slice(&pool[8..8 + built.pool_used]);
         let placed = self.place(&mut overlay, &built, &pool, offset);

@@ -40,7 +40,7 @@ pub use index::{Index, Probe};
 pub use node::{Link, Node, Rrset, flag};
 pub use order::Order;
 pub use source::{Source, SourceText, Text};
-pub use verify::{Checks, EXPIRES_SOON_SECONDS, verify};
+pub use verify::{Checks, EXPIRES_SOON_SECONDS, verify, verify_amended};
 
 use std::sync::Arc;
 

@@ -50,6 +50,8 @@ pub struct Overlay {
     blocks: Vec<(Hash, u32)>,
     names: Vec<(Box<[u8]>, u32)>,
     gaps: Gaps,
+    /// Hashes whose NSEC3 blocks the last change took out, and put none in their place.
+    removed_blocks: Vec<Hash>,
     /// Whether names have addresses that had none when the zone was built: links to them are
     /// empty.
     pub(super) gained: bool,
@@ -76,6 +78,7 @@ impl Overlay {
             blocks: Vec::new(),
             names: Vec::new(),
             gaps: Gaps::default(),
+            removed_blocks: Vec::new(),
             gained: false,
             expiry_unsure: false,
             key,
@@ -242,12 +245,19 @@ impl Overlay {
             self.blocks.retain(|(other, _)| *other != hash);
         }
         self.superseded.insert((position / 8) as u32, NONE);
+        self.removed_blocks.push(hash);
+    }
+
+    /// Forgets what the last change took out.
+    pub(super) fn begin(&mut self) {
+        self.removed_blocks.clear();
     }
 
     /// Puts the NSEC3 block at `position` in.
     pub(super) fn put_block(&mut self, hash: Hash, position: usize) {
         let at = self.blocks.partition_point(|(other, _)| *other < hash);
         self.blocks.insert(at, (hash, (position / 8) as u32));
+        self.removed_blocks.retain(|removed| *removed != hash);
     }
 
     /// Takes the NSEC of the node at `position`, whose name is `relative`, out.
@@ -443,14 +453,59 @@ impl Zone {
     /// The node whose NSEC is of `relative`, a name without the apex, or covers it.
     #[inline]
     pub fn nsec_over(&self, order: &Order, relative: &[u8]) -> usize {
-        let key = Key::new(relative);
+        self.nsec_over_key(order, Key::new(relative).as_slice())
+    }
+
+    #[inline]
+    fn nsec_over_key(&self, order: &Order, key: &[u8]) -> usize {
         match &self.overlay {
             None => {
-                let after = order.count_to(&self.pool, key.as_slice());
+                let after = order.count_to(&self.pool, key);
                 order.position(if after == 0 { order.len() } else { after } - 1)
             }
-            Some(overlay) => overlay.nsec_over(&self.pool, order, key.as_slice()),
+            Some(overlay) => overlay.nsec_over(&self.pool, order, key),
         }
+    }
+
+    /// The node whose NSEC comes before that of `relative`, which may be there or not; before the
+    /// first is the last.
+    pub fn nsec_before(&self, order: &Order, relative: &[u8]) -> usize {
+        let key = Key::new(relative);
+        // Nothing is between a key and the same without the octet that ends it.
+        let before = key.as_slice().split_last().map_or(&[u8::MAX; 2][..], |(_, before)| before);
+        self.nsec_over_key(order, before)
+    }
+
+    /// The NSEC3 block that comes before that of `hash`, which may be there or not; before the
+    /// first is the last.
+    pub fn nsec3_before(&self, chain: &Chain, mut hash: Hash) -> usize {
+        for octet in hash.0.iter_mut().rev() {
+            let (less, borrows) = octet.overflowing_sub(1);
+            *octet = less;
+            if !borrows {
+                break;
+            }
+        }
+        self.nsec3_over(chain, hash).0
+    }
+
+    /// Hashes whose NSEC3 blocks the last change took out, and put none in their place.
+    pub(super) fn removed_blocks(&self) -> &[Hash] {
+        self.overlay.as_ref().map_or(&[], |overlay| &overlay.removed_blocks)
+    }
+
+    /// What an overlay says anew that the one of `before` did not: names, those that are gone too,
+    /// and NSEC3 blocks; `None` if the two have not been built as one.
+    pub(super) fn news_since(&self, before: &Zone) -> Option<(Vec<usize>, Vec<usize>)> {
+        let overlay = self.overlay.as_ref()?;
+        if !std::ptr::eq(self.pool.as_ptr(), before.pool.as_ptr()) {
+            return None;
+        }
+        let known = before.overlay.as_ref().map_or(0, |overlay| overlay.pool.len()) + START;
+        let is_new = |position: &usize| *position >= known;
+        let slots = overlay.slots.iter().map(|slot| slot.unit as usize * 8);
+        let blocks = overlay.blocks.iter().map(|(_, unit)| *unit as usize * 8);
+        Some((slots.filter(is_new).collect(), blocks.filter(is_new).collect()))
     }
 
     /// The NSEC3 block whose hash is `hash`, or else the one that covers it, and which it is.
@@ -482,19 +537,6 @@ impl Zone {
         let block = node.wildcard_block()?;
         let stands = self.overlay.as_ref().is_none_or(|overlay| overlay.stands(block));
         stands.then_some(block)
-    }
-
-    /// The nodes of `order` in canonical order.
-    pub fn nsec_positions(&self, order: &Order) -> Vec<usize> {
-        let Some(overlay) = &self.overlay else { return order.positions().collect() };
-        let stands = |i: &usize| !overlay.gaps.contains(*i);
-        let built = (0..order.len()).filter(stands).map(|i| order.position(i));
-        let mine = overlay.names.iter().map(|(_, unit)| *unit as usize * 8);
-        let mut all: Vec<usize> = built.chain(mine).collect();
-        all.sort_by_cached_key(|&position| {
-            Box::<[u8]>::from(Key::new(self.node(position).owner()).as_slice())
-        });
-        all
     }
 
     /// The blocks of `chain` in the order of their hashes.

@@ -45,36 +45,113 @@ fn names_of(types: &[u16]) -> String {
     types.iter().map(|&rtype| rtype::name(rtype)).collect::<Vec<_>>().join(" ")
 }
 
+/// Checks what the names and NSEC3 blocks at these positions, which have changed since `before`, can
+/// break: their own links of the chain and those that lead to them. Names may be gone. `false` if
+/// only a look at all names would tell.
+pub fn check_amended(
+    zone: &Zone,
+    before: &Zone,
+    (names, blocks): (&[usize], &[usize]),
+    findings: &mut Findings<'_>,
+) -> bool {
+    let gone = |node: Node<'_>| node.flags() & flag::GONE != 0;
+    match (zone.denial(), before.denial()) {
+        (Denial::Unsigned, _) => {}
+        (Denial::Nsec(order), _) => {
+            for node in names.iter().map(|&position| zone.node(position)) {
+                if !gone(node) {
+                    check_has_nsec(zone, node, findings);
+                    check_nsec(zone, order, node, findings);
+                }
+                let ahead = zone.node(zone.nsec_before(order, node.owner()));
+                check_nsec(zone, order, ahead, findings);
+            }
+        }
+        (Denial::Nsec3(chain), Denial::Nsec3(old)) => {
+            let mut hashes: Vec<Hash> = Vec::new();
+            for node in names.iter().map(|&position| zone.node(position)) {
+                let hash = chain.params().hash(zone.name_of(node).as_wire());
+                hashes.push(hash);
+                if gone(node) || node.flags() & flag::OCCLUDED != 0 {
+                    continue;
+                }
+                match zone.nsec3_over(chain, hash) {
+                    (block, true) => check_nsec3(zone, chain, block, Some(node), findings),
+                    (_, false) => check_left_out(zone, chain, node, findings),
+                }
+            }
+            if zone.removed_blocks().iter().any(|hash| !hashes.contains(hash)) {
+                return false;
+            }
+            let of_block = |block: &usize| Hash::from_label(zone.block(*block).label());
+            for hash in blocks.iter().filter_map(of_block) {
+                // Of a name that has not changed, the types are as they were.
+                let known = hashes.contains(&hash) || before.nsec3_over(old, hash).1;
+                if !known {
+                    return false;
+                }
+                hashes.push(hash);
+            }
+            for hash in hashes {
+                let (block, _) = zone.nsec3_over(chain, hash);
+                for block in [block, zone.nsec3_before(chain, hash)] {
+                    check_next(zone, chain, block, findings);
+                }
+            }
+        }
+        (Denial::Nsec3(_), _) => return false,
+    }
+    true
+}
+
 //----------- NSEC -----------------------------------------------------------
 
 fn check_order(zone: &Zone, order: &Order, findings: &mut Findings<'_>) {
     for node in zone.nodes() {
-        let answers = node.flags() & flag::OCCLUDED == 0 && node.rrset_count() > 0;
-        if answers && node.rrset(rtype::NSEC).is_none() {
-            findings.error(&zone.name_of(node), rtype::NSEC, "an NSEC for this name");
-        }
+        check_has_nsec(zone, node, findings);
+        check_nsec(zone, order, node, findings);
     }
-    let positions = zone.nsec_positions(order);
-    for (i, &position) in positions.iter().enumerate() {
-        let node = zone.node(position);
-        let owner = zone.name_of(node);
-        let Some(nsec) = node.rrset(rtype::NSEC) else { continue };
-        let rdata = nsec.first_rdata();
-        let mut next = LowerName::new();
-        let Some(next_len) = next.read(rdata) else {
-            findings.error(&owner, rtype::NSEC, "a whole NSEC record");
-            continue;
-        };
-        let after = zone.name_of(zone.node(positions[(i + 1) % positions.len()]));
-        if next.as_wire() != after.as_wire() {
-            findings.error(&owner, rtype::NSEC, "the next name of the zone (RFC 4034, 4.1.1)");
-        }
-        let expected = types_at(node);
-        if types_of(&rdata[next_len..]) != expected {
-            let expected = format!("the types at this name: {}", names_of(&expected));
-            findings.error(&owner, rtype::NSEC, expected);
-        }
+}
+
+fn check_has_nsec(zone: &Zone, node: Node<'_>, findings: &mut Findings<'_>) {
+    let answers = node.flags() & flag::OCCLUDED == 0 && node.rrset_count() > 0;
+    if answers && node.rrset(rtype::NSEC).is_none() {
+        findings.error(&zone.name_of(node), rtype::NSEC, "an NSEC for this name");
     }
+}
+
+/// Checks the NSEC of a name, if it has one that denies.
+fn check_nsec(zone: &Zone, order: &Order, node: Node<'_>, findings: &mut Findings<'_>) {
+    if node.flags() & flag::OCCLUDED != 0 {
+        return;
+    }
+    let owner = zone.name_of(node);
+    let Some(nsec) = node.rrset(rtype::NSEC) else { return };
+    let rdata = nsec.first_rdata();
+    let mut next = LowerName::new();
+    let Some(next_len) = next.read(rdata) else {
+        findings.error(&owner, rtype::NSEC, "a whole NSEC record");
+        return;
+    };
+    if !is_next(zone, order, node, &next) {
+        findings.error(&owner, rtype::NSEC, "the next name of the zone (RFC 4034, 4.1.1)");
+    }
+    let expected = types_at(node);
+    if types_of(&rdata[next_len..]) != expected {
+        let expected = format!("the types at this name: {}", names_of(&expected));
+        findings.error(&owner, rtype::NSEC, expected);
+    }
+}
+
+/// Whether `next` has an NSEC, and `node` the one before it.
+fn is_next(zone: &Zone, order: &Order, node: Node<'_>, next: &LowerName) -> bool {
+    let depth = zone.lower_apex().depth();
+    if next.depth() < depth || next.suffix(depth) != zone.lower_apex().as_wire() {
+        return false;
+    }
+    let relative = &next.as_wire()[..next.len() - zone.apex_len()];
+    zone.node(zone.nsec_over(order, relative)).owner() == relative
+        && zone.node(zone.nsec_before(order, relative)).owner() == node.owner()
 }
 
 //----------- NSEC3 ----------------------------------------------------------
@@ -89,33 +166,49 @@ fn check_chain(zone: &Zone, chain: &Chain, findings: &mut Findings<'_>) {
             None => check_left_out(zone, chain, node, findings),
         }
     }
-    let positions = zone.nsec3_positions(chain);
-    for (i, &position) in positions.iter().enumerate() {
-        let block = zone.block(position);
-        let label = block.label();
-        let owner = match names.get(&position) {
-            Some(node) => zone.name_of(*node),
-            None => zone.lower_apex().clone(),
-        };
-        let Some((next, bitmap)) = fields(block.rdata()) else {
-            findings.error(&owner, rtype::NSEC3, "a whole NSEC3 record");
-            continue;
-        };
-        let after = zone.block(positions[(i + 1) % positions.len()]).label();
-        if Hash::from_label(after) != Some(next) {
-            findings.error(&owner, rtype::NSEC3, "the next hash of the zone (RFC 5155, 3.1.7)");
-        }
-        let Some(node) = names.get(&position) else {
-            let label = String::from_utf8_lossy(label);
-            let expected = format!("a name in the zone with the hash {label}: none has it");
-            findings.warning(&owner, rtype::NSEC3, expected);
-            continue;
-        };
-        let expected = types_at(*node);
-        if types_of(bitmap) != expected {
-            let expected = format!("the types at this name: {}", names_of(&expected));
-            findings.error(&owner, rtype::NSEC3, expected);
-        }
+    for position in zone.nsec3_positions(chain) {
+        check_nsec3(zone, chain, position, names.get(&position).copied(), findings);
+        check_next(zone, chain, position, findings);
+    }
+}
+
+/// Checks that the block at `position`, which `node` matches, has its types.
+fn check_nsec3(
+    zone: &Zone,
+    chain: &Chain,
+    position: usize,
+    node: Option<Node<'_>>,
+    findings: &mut Findings<'_>,
+) {
+    let block = zone.block(position);
+    let Some(node) = node else {
+        let label = String::from_utf8_lossy(block.label());
+        let expected = format!("a name in the zone with the hash {label}: none has it");
+        findings.warning(zone.lower_apex(), rtype::NSEC3, expected);
+        return;
+    };
+    let Some((_, bitmap)) = fields(block.rdata()) else { return };
+    let expected = types_at(node);
+    debug_assert!(zone.matching_block(chain, node) == Some(position));
+    if types_of(bitmap) != expected {
+        let expected = format!("the types at this name: {}", names_of(&expected));
+        findings.error(&zone.name_of(node), rtype::NSEC3, expected);
+    }
+}
+
+/// Checks that the block at `position` names the hash of the next.
+fn check_next(zone: &Zone, chain: &Chain, position: usize, findings: &mut Findings<'_>) {
+    let block = zone.block(position);
+    let label = String::from_utf8_lossy(block.label());
+    let Some((next, _)) = fields(block.rdata()) else {
+        let expected = format!("a whole NSEC3 record, {label}");
+        findings.error(zone.lower_apex(), rtype::NSEC3, expected);
+        return;
+    };
+    let is_next = zone.nsec3_over(chain, next).1 && zone.nsec3_before(chain, next) == position;
+    if !is_next {
+        let expected = format!("the next hash of the zone (RFC 5155, 3.1.7), at {label}");
+        findings.error(zone.lower_apex(), rtype::NSEC3, expected);
     }
 }
 
