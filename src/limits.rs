@@ -101,6 +101,8 @@ pub const TRANSFER_RATE_MIN: u64 = 1024;
 pub const NOTIFY_INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// How long one transfer in may take.
 pub const TRANSFER_TIME_MAX: Duration = Duration::from_secs(3600);
+/// Octets of a member's group in a catalog: one character-string (RFC 1035, 3.3).
+pub const CATALOG_GROUP_LEN_MAX: usize = 255;
 /// Datagrams that wait to be answered off the cores.
 pub const DEFERRALS_MAX: usize = 512;
 /// Changes of one zone that are kept for IXFR.

@@ -326,7 +326,7 @@ fn take_next(next: &AtomicUsize, end: usize) -> Option<usize> {
 
 /// Whether reading the zone keeps several threads busy.
 fn is_large(zone: &ZoneConfig) -> bool {
-    let Some(file) = &zone.file else { return false };
+    let Some(file) = zone.file() else { return false };
     fs::metadata(file).is_ok_and(|metadata| metadata.len() >= LARGE_FILE_LEN)
 }
 
@@ -353,7 +353,7 @@ fn load_one(
     let started = Instant::now();
     let options = LoadOptions { key, threads, nsec3_iterations_max: zone.nsec3_iterations_max };
     let files = Files::default();
-    let loaded = match &zone.file {
+    let loaded = match &zone.file() {
         Some(file) => load(&zone.name, &file.to_string_lossy(), &files, &options),
         None => load(&zone.name, "sample.zone", &Embedded, &options),
     };
@@ -361,7 +361,8 @@ fn load_one(
         say!("zone {}: {diagnostic}", zone.name);
     }
     if let Some(more) = loaded.diagnostics.len().checked_sub(LOGGED_MAX).filter(|&n| n > 0) {
-        let file = zone.file.as_deref().unwrap_or(Path::new("")).display();
+        let file = zone.file().unwrap_or_default();
+        let file = file.display();
         say!("zone {0}: and {more} more: see ring53 check zone {0} {file}", zone.name);
     }
     if let Some(loaded) = loaded.zone.filter(|loaded| is_wanted(loaded, zone, threads)) {
@@ -498,7 +499,7 @@ pub fn is_wanted(zone: &Zone, config: &ZoneConfig, threads: usize) -> bool {
     if checks == Checks::default() {
         return true;
     }
-    let file = match (&config.file, config.primaries.first()) {
+    let file = match (config.file(), config.primaries.first()) {
         (Some(file), _) => file.display().to_string(),
         (None, Some(primary)) => primary.to_string(),
         (None, None) => "sample.zone".into(),
