@@ -113,7 +113,7 @@ fn announce(
     if let ([zone], [address, ..]) = (&config.zones[..], addresses)
         && !zone.has_file()
         && !zone.is_secondary()
-        && !zone.is_produced()
+        && zone.catalog.is_none()
     {
         let (ip, port) = (address.ip(), address.port());
         say!("this is a sample; try   dig @{ip} -p {port} www.example A");

@@ -156,7 +156,25 @@ pub fn keep(
         }
     }
     save(directory, zone)?;
+    if journal.changes().is_empty() && !path(directory, name, "journal").exists() {
+        return Ok(());
+    }
     journal::replace(directory, name, journal.changes())
+}
+
+/// Keeps nothing of `name` any more.
+pub fn remove(directory: &Path, name: &Name) -> Result<(), String> {
+    // The zone last: without it what stands beside it means nothing.
+    for ending in ["confirmed", "journal", "zone"] {
+        let path = path(directory, name, ending);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&path, "remove", &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Reads what [`keep`] kept, with the changes since; `None` if there is nothing.

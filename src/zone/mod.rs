@@ -11,6 +11,7 @@
 //! is one search and the closest encloser is a search by depth: there is no tree.
 
 mod build;
+pub mod catalog;
 pub mod change;
 mod check;
 mod denial;

@@ -214,6 +214,12 @@ mod tests {
         Config::parse("ring53.toml", text, Path::new("/etc"))
     }
 
+    #[track_caller]
+    fn fails(text: &str, expected: &str) {
+        let error = parse(text).expect_err(text);
+        assert!(error.contains(expected), "{error}\n  does not contain\n{expected}");
+    }
+
     #[test]
     fn a_whole_configuration() {
         let config = parse(
@@ -314,6 +320,15 @@ mod tests {
                 "version = 1\n[[key]]\nname = \"k\"\nalgorithm = \"hmac-sha256\"\nsecret = \"?\"\n",
                 "ring53.toml:5:10: secret: expected base64",
             ),
+            ("version = 1\n[server\n", "ring53.toml:2:"),
+        ] {
+            fails(text, expected);
+        }
+    }
+
+    #[test]
+    fn errors_of_patterns_and_catalogs() {
+        for (text, expected) in [
             (
                 "version = 1\n[[pattern]]\nname = \"mebers\"\nfile = \"%s.zone\"\n\
                  [[zone]]\nname = \"a\"\npattern = \"members\"\n",
@@ -340,10 +355,8 @@ mod tests {
                 "version = 1\n[[zone]]\nname = \"a\"\nfile = \"a\"\ncatalog_member = \"c.\"\n",
                 "catalog_member: c. is no zone with catalog = { produce = true }",
             ),
-            ("version = 1\n[server\n", "ring53.toml:2:"),
         ] {
-            let error = parse(text).expect_err(text);
-            assert!(error.contains(expected), "{error}\n  does not contain\n{expected}");
+            fails(text, expected);
         }
     }
 }

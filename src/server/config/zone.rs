@@ -267,9 +267,10 @@ fn catalog(zone: &mut Table<'_>, patterns: &Patterns) -> Option<Catalog> {
     let mut table = zone.table("catalog")?;
     let pattern = table.string("pattern");
     let pattern = pattern.and_then(|name| patterns.of_members(&table, "pattern", &name));
-    let groups = table.words("groups").unwrap_or_default().into_iter().filter_map(|(group, name)| {
-        Some((group, patterns.of_members(&table, "groups", &name)?))
-    });
+    let groups =
+        table.words("groups").unwrap_or_default().into_iter().filter_map(|(group, name)| {
+            Some((group, patterns.of_members(&table, "groups", &name)?))
+        });
     let groups: BTreeMap<_, _> = groups.collect();
     let produced = table.boolean("produce") == Some(true);
     if produced && (table.has("pattern") || table.has("groups")) {
@@ -308,8 +309,7 @@ impl Given {
         let given = Given {
             file: table.string("file"),
             primaries: remotes(table, "primaries", keys),
-            dnssec: table
-                .choice("dnssec", &[("serve", Dnssec::Serve), ("strict", Dnssec::Strict)]),
+            dnssec: table.choice("dnssec", &[("serve", Dnssec::Serve), ("strict", Dnssec::Strict)]),
             zonemd: table.choice("zonemd", &[("ignore", false), ("verify", true)]),
             nsec3_iterations_max: table
                 .integer("nsec3_iterations_max", 0, NSEC3_ITERATIONS_MAX)
@@ -337,11 +337,8 @@ impl Given {
     fn or(self, pattern: &Given) -> Given {
         let pattern = pattern.clone();
         let comes = self.file.is_some() || self.primaries.is_some();
-        let (file, primaries) = if comes {
-            (self.file, self.primaries)
-        } else {
-            (pattern.file, pattern.primaries)
-        };
+        let (file, primaries) =
+            if comes { (self.file, self.primaries) } else { (pattern.file, pattern.primaries) };
         Given {
             file,
             primaries,
