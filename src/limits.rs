@@ -97,7 +97,14 @@ pub const TRANSFER_OCTETS_DEFAULT: u64 = 1 << 33;
 /// Records one transfer in may have.
 pub const TRANSFER_RECORDS_MAX: u64 = u32::MAX as u64;
 /// Transfers in at once.
-pub const TRANSFERS_IN_MAX: usize = 16;
+pub const TRANSFERS_IN_MAX: usize = 64;
+/// Zones of one primary that are asked for at once: one that does not answer holds up no other.
+pub const TRANSFERS_PER_PRIMARY_MAX: usize = 16;
+const _: () = assert!(TRANSFERS_PER_PRIMARY_MAX < TRANSFERS_IN_MAX);
+/// Zones that have been taken and are still to be written to disk.
+pub const UNWRITTEN_MAX: usize = 1024;
+/// Zones of which one peer is told at once.
+pub const NOTIFY_PER_PEER_MAX: usize = 16;
 /// How long a primary may take to accept a connection.
 pub const TRANSFER_CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long a primary may take for one message: at a few octets a second it does not hold a place.
@@ -110,6 +117,8 @@ pub const TRANSFER_RATE_MIN: u64 = 1024;
 pub const NOTIFY_INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// How long one transfer in may take.
 pub const TRANSFER_TIME_MAX: Duration = Duration::from_secs(3600);
+/// Octets of a member's group in a catalog: one character-string (RFC 1035, 3.3).
+pub const CATALOG_GROUP_LEN_MAX: usize = 255;
 /// Datagrams that wait to be answered off the cores.
 pub const DEFERRALS_MAX: usize = 512;
 /// Changes of one zone that are kept for IXFR.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring53::policy::{AccessList, Rules};
-use ring53::snapshot::{Identity, Snapshot, ZoneState};
+use ring53::snapshot::{Identity, Snapshot, ZoneState, ZoneTable};
 use ring53::transfer::incoming::{self, Brought, Incoming, Request};
 use ring53::transfer::outgoing::{Granted, begin};
 use ring53::wire::Name;
@@ -63,10 +63,13 @@ fn records(zone: &Zone) -> BTreeSet<(Vec<u8>, u16, u32, Vec<u8>)> {
 fn snapshot(apex: &Name, zone: &Arc<Zone>, journal: Journal) -> Snapshot {
     let rules =
         Rules { transfer: AccessList::new(vec!["127.0.0.1".parse().unwrap()]), ..Rules::default() };
-    let zones = vec![(apex.clone(), ZoneState::Serving(Arc::clone(zone)))];
-    Snapshot::new(1, options().key, Identity::default(), zones)
-        .with_access(Arc::default(), vec![Arc::new(rules)])
-        .with_journals(vec![Arc::new(journal)])
+    let mut table = ZoneTable::new(options().key);
+    let number = table.insert(apex);
+    let entry = table.entry_mut(number);
+    entry.state = ZoneState::Serving(Arc::clone(zone));
+    entry.rules = Arc::new(rules);
+    entry.journal = Some(Arc::new(journal));
+    Snapshot::of(1, Identity::default(), &table, Arc::default())
 }
 
 /// The messages that answer a request for changes since `base`, or for all.

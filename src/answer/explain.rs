@@ -2,7 +2,7 @@
 //! makes, one at a time and with words.
 
 use crate::limits::CHAIN_LINKS_MAX;
-use crate::snapshot::{Snapshot, ZoneState};
+use crate::snapshot::Snapshot;
 use crate::wire::{LowerName, Name, rtype};
 use crate::zone::records::expand;
 use crate::zone::{Denial, Node, SuffixHashes, Zone, flag, wildcard_of};
@@ -83,8 +83,8 @@ impl Told<'_> {
             self.say("end", name, words.into());
             return None;
         };
-        let (zone_name, state) = &self.snapshot.zones()[index];
-        let ZoneState::Serving(zone) = state else {
+        let zone_name = self.snapshot.name(index);
+        let Some(zone) = self.snapshot.zone(index).zone() else {
             self.say("zone", name, format!("{zone_name} did not load: SERVFAIL"));
             return None;
         };

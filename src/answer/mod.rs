@@ -82,6 +82,8 @@ pub enum Ticket {
     Notify,
     /// It has a TSIG record to verify, and its answer is to be signed.
     Signed,
+    /// Only who may transfer the zone is answered.
+    Private,
 }
 
 /// A request and its reply slot.
@@ -102,6 +104,8 @@ pub struct Exchange<'a> {
 pub struct CoreState {
     /// Verdicts and drop reasons.
     pub counters: Arc<Counters>,
+    /// Whether who asks may have the private zones.
+    pub sees_private: bool,
     plans: Box<[Plan]>,
     chain: Plan,
 }
@@ -110,7 +114,7 @@ impl CoreState {
     /// A core's state, counting into `counters`.
     pub fn new(counters: Arc<Counters>) -> CoreState {
         let plans = (0..BATCH_COUNT_MAX).map(|_| Plan::new()).collect();
-        CoreState { counters, plans, chain: Plan::new() }
+        CoreState { counters, sees_private: false, plans, chain: Plan::new() }
     }
 }
 
@@ -223,7 +227,7 @@ impl Plan {
 
     /// Finds the zone and starts the search in it.
     #[inline]
-    fn search_in_zone(&mut self, snapshot: &Snapshot) -> Task {
+    fn search_in_zone(&mut self, snapshot: &Snapshot, sees_private: bool) -> Task {
         let depth = self.name.depth();
         let mut found = snapshot.find_zone(&self.name, &self.hashes, depth);
         // The DS of a zone lies in its parent, if the parent is served here too.
@@ -237,6 +241,9 @@ impl Plan {
             return Task::Code(REFUSED, Some(EDE_NOT_AUTHORITATIVE), 1);
         };
         self.zone = zone;
+        if !sees_private && matches!(snapshot.zone(zone), ZoneState::Private(_)) {
+            return Task::Defer(Ticket::Private);
+        }
         match zone_of(snapshot, zone) {
             None => Task::Code(SERVFAIL, Some(EDE_NOT_READY), 1),
             Some(zone) => {
@@ -249,10 +256,7 @@ impl Plan {
 
 #[inline(always)]
 fn zone_of(snapshot: &Snapshot, zone: usize) -> Option<&Zone> {
-    match &snapshot.zones()[zone].1 {
-        ZoneState::Serving(zone) => Some(zone),
-        ZoneState::Failed => None,
-    }
+    snapshot.zone(zone).zone().map(|zone| &**zone)
 }
 
 //----------- answer_batch ---------------------------------------------------
@@ -264,7 +268,7 @@ pub fn answer_batch(
     core: &mut CoreState,
     exchanges: &mut [Exchange<'_>],
 ) {
-    let CoreState { counters, plans, chain } = core;
+    let CoreState { counters, sees_private, plans, chain } = core;
     let plans = &mut plans[..exchanges.len()];
     for (plan, exchange) in plans.iter_mut().zip(&*exchanges) {
         plan.read(snapshot, exchange);
@@ -274,7 +278,7 @@ pub fn answer_batch(
     }
     let mut searching = 0;
     for plan in plans.iter_mut().filter(|plan| matches!(plan.task, Task::Find)) {
-        plan.task = plan.search_in_zone(snapshot);
+        plan.task = plan.search_in_zone(snapshot, *sees_private);
         searching += usize::from(is_searching(plan));
     }
     while searching > 0 {
@@ -453,8 +457,9 @@ fn follow_chain<'z>(
             return;
         }
         seen[links] = hash;
-        // A target elsewhere is the client's to look up; so is one in a zone that did not load.
-        if !matches!(chain.search_in_zone(snapshot), Task::Search) {
+        // A target elsewhere is the client's to look up; so is one in a zone that did not load,
+        // or that is private.
+        if !matches!(chain.search_in_zone(snapshot, false), Task::Search) {
             return;
         }
         let Some(zone) = zone_of(snapshot, chain.zone) else { return };

@@ -31,7 +31,7 @@ impl Checked {
             threads,
             nsec3_iterations_max: zone.nsec3_iterations_max,
         };
-        let file = zone.file.as_deref().unwrap_or(Path::new("")).display().to_string();
+        let file = zone.file().unwrap_or_default().display().to_string();
         let mut loaded = load(&zone.name, &file, &zones::Files::default(), &options);
         if let Some(loaded_zone) = &loaded.zone {
             let checks = Checks { signatures: true, digest: zone.zonemd };
@@ -124,7 +124,7 @@ pub fn config(file: &Path, as_json: bool) -> Result<ExitCode, String> {
     let config = Config::read(file)?;
     let mut worst = 0;
     let mut all = Vec::new();
-    for zone in config.zones.iter().filter(|zone| zone.file.is_some()) {
+    for zone in config.zones.iter().filter(|zone| zone.has_file()) {
         let checked = Checked::new(zone)?;
         worst = match (worst, checked.status()) {
             (1, _) | (_, 1) => 1,

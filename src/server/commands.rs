@@ -22,6 +22,8 @@ use tokio::time::timeout;
 
 use crate::wire::Name;
 
+use super::catalogs::Catalogs;
+use super::loader::Loader;
 use super::report::{say, tell};
 use super::transfers::{Keeper, Kept};
 
@@ -132,8 +134,20 @@ async fn accept(listener: UnixListener, keeper: Rc<Keeper>) {
 
 //----------- What is done ---------------------------------------------------
 
+/// What there is to know of the catalog `name`, or of the one that lists the zone `name`.
+fn catalog(catalogs: &Catalogs, name: &Name) -> (Value, Value) {
+    let told = catalogs.tell(name).map(|told| {
+        json!({
+            "members": told.members,
+            "broken": told.broken,
+            "ignored": told.refused.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    });
+    (told.unwrap_or_default(), catalogs.owner(name).map(ToString::to_string).into())
+}
+
 impl Kept {
-    fn status(&self, now: Duration) -> Value {
+    fn status(&self, now: Duration, (catalog, member_of): (Value, Value)) -> Value {
         let (config, zone, refresh) =
             (self.config.borrow(), self.zone.borrow(), self.refresh.borrow());
         let seconds = |time: Duration| time.saturating_sub(now).as_secs();
@@ -145,6 +159,8 @@ impl Kept {
         json!({
             "zone": config.name.to_string(),
             "role": if refresh.is_some() { "secondary" } else { "primary" },
+            "catalog": catalog,
+            "member_of": member_of,
             "state": state,
             "serial": zone.as_ref().map(|zone| zone.serial()),
             "names": zone.as_ref().map(|zone| zone.name_count()),
@@ -152,7 +168,7 @@ impl Kept {
             "next_seconds": refresh.as_ref().map(|refresh| seconds(refresh.next())),
             "expires_seconds":
                 refresh.as_ref().and_then(|refresh| refresh.expires()).map(seconds),
-            "last": *self.last.borrow(),
+            "last": self.last.borrow().as_deref(),
         })
     }
 }
@@ -161,6 +177,11 @@ impl Keeper {
     /// Does what somebody on this machine asks for.
     fn command(self: &Rc<Keeper>, command: &Command) -> Value {
         let zones = self.zones.borrow();
+        let loader = self.loader.try_lock().ok();
+        // While zones are being loaded nobody knows.
+        let catalog = |name: &Name| {
+            loader.as_ref().map(|loader| catalog(loader.zones.catalogs(), name)).unwrap_or_default()
+        };
         let find = |name: &Name| {
             let kept = zones.get(name).cloned();
             kept.ok_or_else(|| json!({ "error": format!("zone {name} is not configured") }))
@@ -169,11 +190,13 @@ impl Keeper {
             Command::Status(None) => {
                 let mut names: Vec<&Name> = zones.keys().collect();
                 names.sort_by_key(|name| name.to_string());
-                let all = names.into_iter().map(|name| zones[name].status(self.now()));
+                let all =
+                    names.into_iter().map(|name| zones[name].status(self.now(), catalog(name)));
                 Ok(json!({ "zones": all.collect::<Vec<_>>() }))
             }
             Command::Status(Some(name)) => {
-                find(name).map(|kept| json!({ "zones": [kept.status(self.now())] }))
+                let status = |kept: Rc<Kept>| kept.status(self.now(), catalog(name));
+                find(name).map(|kept| json!({ "zones": [status(kept)] }))
             }
             Command::Transfer(name) => find(name).and_then(|kept| {
                 if kept.refresh.borrow().is_none() {
@@ -183,7 +206,10 @@ impl Keeper {
                 Ok(json!({ "done": format!("zone {name}: its primaries are asked") }))
             }),
             Command::Notify(name) => find(name).and_then(|kept| self.notify_again(name, &kept)),
-            Command::Journal(name) => find(name).map(|_| self.journal(name)),
+            Command::Journal(name) => find(name).map(|_| match &loader {
+                Some(loader) => journal(loader, name),
+                None => json!({ "error": "zones are being loaded: ask again" }),
+            }),
         };
         done.unwrap_or_else(|error| error)
     }
@@ -195,23 +221,20 @@ impl Keeper {
         let count = self.notify_all(kept, &zone);
         Ok(json!({ "done": format!("zone {name}: {count} servers are told") }))
     }
+}
 
-    fn journal(&self, name: &Name) -> Value {
-        let Ok(loader) = self.loader.try_lock() else {
-            return json!({ "error": "zones are being loaded: ask again" });
-        };
-        let journal = loader.zones.journal(name);
-        let changes = journal.iter().flat_map(|journal| journal.changes());
-        let changes = changes.map(|change| {
-            json!({
-                "from": change.from,
-                "to": change.to,
-                "deleted": change.deleted.len(),
-                "added": change.added.len(),
-            })
-        });
-        json!({ "changes": changes.collect::<Vec<_>>() })
-    }
+fn journal(loader: &Loader, name: &Name) -> Value {
+    let journal = loader.zones.journal(name);
+    let changes = journal.iter().flat_map(|journal| journal.changes());
+    let changes = changes.map(|change| {
+        json!({
+            "from": change.from,
+            "to": change.to,
+            "deleted": change.deleted.len(),
+            "added": change.added.len(),
+        })
+    });
+    json!({ "changes": changes.collect::<Vec<_>>() })
 }
 
 //----------- The command line's side ----------------------------------------
@@ -254,6 +277,18 @@ fn print(answer: &Value) {
             (zone["next_seconds"].as_u64(), zone["expires_seconds"].as_u64())
         {
             tell!("    asks its primaries in {next} s, expires in {expires} s");
+        }
+        if let Some(catalog) = zone["member_of"].as_str() {
+            tell!("    a member of the catalog {catalog}");
+        }
+        if let Some(members) = zone["catalog"]["members"].as_u64() {
+            tell!("    a catalog of {members} members");
+        }
+        if let Some(broken) = zone["catalog"]["broken"].as_str() {
+            tell!("    broken: {broken}; its members stay as they are");
+        }
+        for ignored in zone["catalog"]["ignored"].as_array().into_iter().flatten() {
+            tell!("    ignored: {}: the name is taken", ignored.as_str().unwrap_or(""));
         }
         if let Some(last) = zone["last"].as_str() {
             tell!("    {last}");

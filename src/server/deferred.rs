@@ -11,11 +11,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::answer::{CoreState, Exchange, Ticket, Transport, Verdict, answer_batch};
 use crate::limits::{ANSWER_SIZE_MIN, MESSAGE_SIZE_MAX};
-use crate::snapshot::Snapshot;
-use crate::transfer::outgoing::{self, Granted, Outgoing};
+use crate::snapshot::{Snapshot, ZoneState};
+use crate::transfer::outgoing::{self, Denied, Granted, Outgoing};
 use crate::tsig::{Session, Verified, verify_request, without_signature};
 use crate::wire::message::{Message, Writer, header, opcode};
-use crate::wire::rcode::{FORMERR, NOERROR, NOTAUTH, REFUSED};
+use crate::wire::rcode::{EDE_PROHIBITED, FORMERR, NOERROR, NOTAUTH, REFUSED};
 use crate::wire::{Name, rtype};
 
 /// Seconds since 1970, as TSIG counts them.
@@ -90,7 +90,11 @@ pub fn respond(
         }
         _ => {
             let reserve = session.as_ref().map_or(0, Session::signature_len);
-            match answer(snapshot, core, elapsed, &plain, request.transport, reserve) {
+            let key = session.as_ref().map(|session| session.key().name());
+            core.sees_private = sees_private(snapshot, message, request.peer, key);
+            let reply = answer(snapshot, core, elapsed, &plain, request.transport, reserve);
+            core.sees_private = false;
+            match reply {
                 Some(reply) => reply,
                 None => return Response::Silence,
             }
@@ -118,6 +122,19 @@ fn notify(
         return (REFUSED, None);
     }
     (NOERROR, Name::from_wire(&question.name).ok())
+}
+
+/// Whether the question is about a zone that is private, and the peer may have it.
+fn sees_private(
+    snapshot: &Snapshot,
+    message: Message<'_>,
+    peer: IpAddr,
+    key: Option<&[u8]>,
+) -> bool {
+    let Ok(Some(question)) = message.question() else { return false };
+    let Some((index, _)) = snapshot.zone_above(&question.name) else { return false };
+    matches!(snapshot.zone(index), ZoneState::Private(_))
+        && snapshot.rules(index).transfer.allows(peer, key)
 }
 
 /// What a message without its signature would be deferred for.
@@ -157,7 +174,14 @@ fn answer(
         verdict: Verdict::Reply(0),
     }];
     answer_batch(snapshot, elapsed, core, &mut exchange);
-    let Verdict::Reply(len) = exchange[0].verdict else { return None };
+    let len = match exchange[0].verdict {
+        Verdict::Reply(len) => len,
+        Verdict::Defer(Ticket::Private) => {
+            let denied = Denied(REFUSED, Some(EDE_PROHIBITED));
+            return Some(outgoing::denial(Message::new(query)?, denied));
+        }
+        _ => return None,
+    };
     if len + reserve > room {
         // The signature has no place beside the answer: over TCP it has.
         let mut writer = Writer::reply(Message::new(query)?, NOERROR);

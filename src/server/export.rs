@@ -11,15 +11,26 @@ use crate::zone::Zone;
 use crate::zone::records::{Owned, Place};
 use crate::zone::text::write_rdata;
 
-use super::config::Config;
+use super::catalogs::Catalogs;
+use super::config::{Config, ZoneConfig};
 use super::cores;
 use super::zones::{ZoneSet, hash_key};
 
 /// Writes the zone `name` of `config` to `out`.
 pub fn export(mut config: Config, name: &Name, out: &mut dyn Write) -> Result<(), String> {
-    config.zones.retain(|zone| zone.name == *name);
-    if config.zones.is_empty() {
-        return Err(format!("zone {name} is not configured"));
+    let is_it = |zone: &ZoneConfig| zone.name == *name;
+    if !config.zones.iter().any(is_it)
+        && let Some(member) = Catalogs::of(&config).member(name)
+    {
+        config.zones.push(member);
+    }
+    config.zones.retain(is_it);
+    let Some(zone) = config.zones.first_mut() else {
+        return Err(format!("zone {name} is not configured, and no catalog lists it"));
+    };
+    // Its own records are wanted, not those that it lists.
+    if zone.is_consumed() {
+        Arc::make_mut(&mut zone.settings).catalog = None;
     }
     let mut zones = ZoneSet::new(hash_key()?);
     drop(zones.load(&config, cores::allowed().len()));

@@ -268,6 +268,33 @@ impl<'t> Table<'t> {
         duration.map(Duration::from_millis)
     }
 
+    /// A table whose keys and values are the user's words.
+    pub fn words(&mut self, key: &'static str) -> Option<Vec<(String, String)>> {
+        let expected = "expected a table of names in quotes, such as { name = \"pattern\" }";
+        let DeValue::Table(table) = self.take(key)?.into_inner() else {
+            self.error(key, expected);
+            return None;
+        };
+        let word = |(name, value): (Spanned<_>, Spanned<DeValue<'t>>)| match value.into_inner() {
+            DeValue::String(text) => Some((String::from(name.into_inner()), text.into_owned())),
+            _ => None,
+        };
+        let words: Option<Vec<(String, String)>> = table.into_iter().map(word).collect();
+        if words.is_none() {
+            self.error(key, expected);
+        }
+        words
+    }
+
+    /// Says that no `table` has the name that `key` gives.
+    pub fn unknown(&self, key: &str, table: &str, name: &str, known: &[&str]) {
+        let hint = match nearest(name, known) {
+            Some(known) => format!("did you mean \"{known}\"?"),
+            None => "add it, or correct the name".into(),
+        };
+        self.error(key, &format!("no {table} is named \"{name}\": {hint}"));
+    }
+
     /// A table below this one.
     pub fn table(&mut self, key: &'static str) -> Option<Table<'t>> {
         let at = self.entries.get(key).map_or(0, |(at, _)| *at);

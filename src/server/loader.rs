@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   SIGHUP ──> reload: configuration, files ──┐
-//!   transfers ──> install, withdraw ──────────┴──> ZoneSet ──> Snapshot ──> published
+//!   transfers ──> install: several at once ───┴──> ZoneSet ──> Snapshot ──> published
+//!                                                     └─ what catalogs change ──> transfers
 //! ```
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,17 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::memory::epoch::Published;
-use crate::snapshot::{Snapshot, ZoneState};
-use crate::wire::Name;
-use crate::zone::Zone;
-use crate::zone::change::Change;
+use crate::snapshot::Snapshot;
+use crate::zone::change::Journal;
 
 use super::config::Config;
 use super::control::Reread;
 use super::cores;
 use super::report::say;
 use super::transfers::Told;
-use super::zones::ZoneSet;
+use super::zones::{Install, Moved, ZoneSet};
 
 /// What a reload works on. Old zones are freed where it runs, never on a core.
 pub struct Loader {
@@ -71,18 +70,26 @@ impl Loader {
     }
 
     /// Says which zones there are now.
-    pub fn tell(&self) {
+    pub fn tell(&mut self) {
+        let (zones, keys) = (self.zones.tracked(), Arc::clone(&self.config.keys));
         // At the end nobody listens any more.
-        let _ = self.told.send(Told::Zones(self.zones.tracked(), Arc::clone(&self.config.keys)));
+        let _ = self.told.send(Told::Zones(zones, keys, self.zones.take_writes()));
     }
 
-    /// Serves `zone`, to which `changes` have led, or, if it is too old, says SERVFAIL.
-    pub fn install(&mut self, name: &Name, zone: Option<Arc<Zone>>, changes: &[Arc<Change>]) {
-        let state = zone.map_or(ZoneState::Failed, ZoneState::Serving);
-        // A reload may have taken the zone out of the configuration.
-        if let Some(snapshot) = self.zones.replace(&self.config, name, state, changes) {
-            drop(self.published.publish(snapshot));
+    /// Serves these versions from now on, and does what catalogs among them say; what is known of
+    /// the changes of each. `None` for zones that are none any more: a reload or a catalog may have
+    /// taken them away.
+    pub fn install(&mut self, installs: &[Install]) -> Vec<Option<Arc<Journal>>> {
+        let mut moved = Moved::default();
+        let mut install = |install| self.zones.install(&self.config, install, &mut moved);
+        let journals = installs.iter().map(&mut install).collect();
+        let snapshot = self.zones.snapshot(&self.config);
+        drop(self.published.publish(snapshot));
+        let writes = self.zones.take_writes();
+        if !moved.removed.is_empty() || !moved.tracked.is_empty() || !writes.is_empty() {
+            let _ = self.told.send(Told::Moved(moved, writes));
         }
+        journals
     }
 }
 

@@ -7,10 +7,12 @@
 //!        └── loads, publishes, prints, stops              one thread for TCP: stream
 //! ```
 
+mod catalogs;
 mod check;
 mod cli;
 mod commands;
 mod config;
+mod connections;
 mod control;
 mod cores;
 mod deferred;
@@ -19,7 +21,9 @@ mod export;
 mod journal;
 mod key;
 mod keys;
+mod lanes;
 mod loader;
+mod members;
 mod notify;
 mod report;
 mod secondary;
@@ -29,6 +33,7 @@ mod stream;
 mod transfers;
 mod updates;
 mod worker;
+mod writer;
 mod zones;
 
 use std::process::ExitCode;

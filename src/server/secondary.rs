@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -31,6 +30,7 @@ use crate::zone::records::expand;
 use crate::zone::{HashKey, LoadOptions, Loaded, Zone};
 
 use super::config::ZoneConfig;
+use super::connections::{self, Connection, Connections};
 use super::deferred::wall_clock;
 use super::report::say;
 use super::zones::is_wanted;
@@ -102,7 +102,11 @@ pub fn random_id() -> Result<u16, String> {
 }
 
 /// Asks `remote`; the error says what it did wrong.
-pub async fn attempt(wanted: &Wanted, remote: &Remote, slots: &Semaphore) -> Result<Found, String> {
+pub async fn attempt(
+    wanted: &Wanted,
+    remote: &Remote,
+    connections: &Connections,
+) -> Result<Found, String> {
     if let Some(zone) = &wanted.zone {
         // Without an answer over UDP, TCP is tried all the same.
         if let Some(serial) = serial_at(wanted, remote).await? {
@@ -113,7 +117,7 @@ pub async fn attempt(wanted: &Wanted, remote: &Remote, slots: &Semaphore) -> Res
                 1.. => {}
             }
         }
-        match transfer(wanted, remote, slots, true).await {
+        match transfer(wanted, remote, connections, true).await {
             Ok(found) => return Ok(found),
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::NotInSteps(reason)) => {
@@ -121,14 +125,14 @@ pub async fn attempt(wanted: &Wanted, remote: &Remote, slots: &Semaphore) -> Res
             }
         }
     }
-    transfer(wanted, remote, slots, false).await.map_err(|failure| match failure {
+    transfer(wanted, remote, connections, false).await.map_err(|failure| match failure {
         Failure::Final(error) | Failure::NotInSteps(error) => error,
     })
 }
 
 //----------- SOA ------------------------------------------------------------
 
-/// The serial that `remote` has; `None` if it does not answer over UDP.
+/// The serial that `remote` has; `None` if it does not say so over UDP.
 async fn serial_at(wanted: &Wanted, remote: &Remote) -> Result<Option<u32>, String> {
     let id = random_id()?;
     let mut writer = Writer::new(id, Writer::flags_of(opcode::QUERY));
@@ -144,6 +148,10 @@ async fn serial_at(wanted: &Wanted, remote: &Remote) -> Result<Option<u32>, Stri
             Ok(false) => return Ok(None),
             Err(fault) => return Err(format!("answered for the SOA, but {fault}")),
         }
+    }
+    // Who gives a catalog need not answer questions about it: a transfer will tell.
+    if message.rcode() == rcode::REFUSED {
+        return Ok(None);
     }
     if message.rcode() != rcode::NOERROR {
         return Err(format!("answered {} for the SOA", rcode::name(message.rcode())));
@@ -232,21 +240,43 @@ impl From<String> for Failure {
 async fn transfer(
     wanted: &Wanted,
     remote: &Remote,
-    slots: &Semaphore,
+    connections: &Connections,
     in_steps: bool,
 ) -> Result<Found, Failure> {
     let closed = |_| Failure::Final("is not asked: the server ends".into());
-    let _slot = slots.acquire().await.map_err(closed)?;
-    let within = timeout(TRANSFER_TIME_MAX, receive(wanted, remote, in_steps));
+    let _slot = connections.slots.acquire().await.map_err(closed)?;
+    let within = timeout(TRANSFER_TIME_MAX, receive(wanted, remote, connections, in_steps));
     let brought = within.await.map_err(|_| {
         format!("took longer than {} minutes for a transfer", TRANSFER_TIME_MAX.as_secs() / 60)
     })??;
     let (wanted, source) = (wanted.clone(), format!("{remote}"));
+    if is_small(&wanted, &brought) {
+        return finish(&wanted, brought, &source);
+    }
     let built = spawn_blocking(move || finish(&wanted, brought, &source)).await;
     built.map_err(|_| Failure::Final("sent something that could not be built".into()))?
 }
 
-async fn receive(wanted: &Wanted, remote: &Remote, in_steps: bool) -> Result<Brought, Failure> {
+/// Whether it is built before another thread would have begun.
+fn is_small(wanted: &Wanted, brought: &Brought) -> bool {
+    const RECORDS_MAX: usize = 200;
+    let before = wanted.zone.as_ref().map_or(0, |zone| zone.record_count());
+    let more = match brought {
+        Brought::Nothing => 0,
+        Brought::Whole(intake) => intake.record_count() as usize,
+        Brought::Changes(changes) => {
+            changes.iter().map(|change| change.deleted.len() + change.added.len()).sum()
+        }
+    };
+    before + more <= RECORDS_MAX
+}
+
+async fn receive(
+    wanted: &Wanted,
+    remote: &Remote,
+    connections: &Connections,
+    in_steps: bool,
+) -> Result<Brought, Failure> {
     let id = random_id()?;
     let base = wanted.zone.as_ref().filter(|_| in_steps);
     let soa = base.and_then(|zone| soa_of(zone));
@@ -258,42 +288,72 @@ async fn receive(wanted: &Wanted, remote: &Remote, in_steps: bool) -> Result<Bro
     let octets_max = wanted.config.transfer_size_max;
     let asked = incoming::Request { id, serial, octets_max };
     let mut incoming = Incoming::new(&wanted.config.name, asked, session, &options);
-    let connect = timeout(TRANSFER_CONNECT_MAX, TcpStream::connect(remote.address)).await;
-    let mut stream = match connect {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(format!("cannot be reached over TCP: {error}").into()),
-        Err(_) => return Err("does not answer over TCP".to_string().into()),
-    };
     let mut framed = (request.len() as u16).to_be_bytes().to_vec();
     framed.extend_from_slice(&request);
-    let lost = |error: std::io::Error| format!("closed the connection: {error}");
-    stream.write_all(&framed).await.map_err(lost)?;
-    let mut buffered = tokio::io::BufReader::with_capacity(1 << 16, stream);
-    let (mut message, mut octets, started) = (Vec::new(), 0, Instant::now());
+    let (mut message, started) = (Vec::new(), Instant::now());
+    let mut connection = begin(remote, connections, &framed, &mut message).await?;
+    let mut octets = message.len() as u64;
     loop {
-        let read = async {
-            let len = usize::from(buffered.read_u16().await?);
-            message.resize(len, 0);
-            buffered.read_exact(&mut message).await
-        };
-        match timeout(TRANSFER_MESSAGE_MAX, read).await {
-            Ok(Ok(len)) => octets += len as u64,
-            Ok(Err(error)) => return Err(lost(error).into()),
-            Err(_) => {
-                let seconds = TRANSFER_MESSAGE_MAX.as_secs();
-                return Err(format!("sent no whole message for {seconds} s").into());
-            }
-        }
         let seconds = started.elapsed().as_secs();
         if seconds >= TRANSFER_GRACE_SECONDS && octets < seconds * TRANSFER_RATE_MIN {
             return Err(format!("sends less than {TRANSFER_RATE_MIN} octets a second").into());
         }
         match incoming.message(&message, wall_clock()) {
-            Ok(true) => return Ok(incoming.finish()),
+            Ok(true) => {
+                connections.keep(remote.address, connection);
+                return Ok(incoming.finish());
+            }
             Ok(false) => {}
             Err(fault) => return Err(failure(&fault, in_steps)),
         }
+        next_message(&mut connection, &mut message).await?;
+        octets += message.len() as u64;
     }
+}
+
+/// Sends a request and reads the first message that answers it. A connection that has served
+/// another transfer may have been closed since: then there is a new one.
+async fn begin(
+    remote: &Remote,
+    connections: &Connections,
+    framed: &[u8],
+    message: &mut Vec<u8>,
+) -> Result<Connection, String> {
+    if let Some(mut used) = connections.take(remote.address)
+        && used.get_mut().write_all(framed).await.is_ok()
+        && next_message(&mut used, message).await.is_ok()
+    {
+        return Ok(used);
+    }
+    let connect = timeout(TRANSFER_CONNECT_MAX, TcpStream::connect(remote.address)).await;
+    let stream = match connect {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(format!("cannot be reached over TCP: {error}")),
+        Err(_) => return Err("does not answer over TCP".to_string()),
+    };
+    // Without it a request on a used connection waits for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let mut fresh = connections::fresh(stream);
+    fresh.get_mut().write_all(framed).await.map_err(lost)?;
+    next_message(&mut fresh, message).await?;
+    Ok(fresh)
+}
+
+async fn next_message(connection: &mut Connection, message: &mut Vec<u8>) -> Result<(), String> {
+    let read = async {
+        let len = usize::from(connection.read_u16().await?);
+        message.resize(len, 0);
+        connection.read_exact(message).await
+    };
+    match timeout(TRANSFER_MESSAGE_MAX, read).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(lost(error)),
+        Err(_) => Err(format!("sent no whole message for {} s", TRANSFER_MESSAGE_MAX.as_secs())),
+    }
+}
+
+fn lost(error: std::io::Error) -> String {
+    format!("closed the connection: {error}")
 }
 
 fn failure(fault: &Fault, in_steps: bool) -> Failure {

@@ -111,8 +111,9 @@ fn announce(
         say!("NO ZONE COULD BE LOADED: every answer is SERVFAIL until one is mended, then SIGHUP");
     }
     if let ([zone], [address, ..]) = (&config.zones[..], addresses)
-        && zone.file.is_none()
-        && zone.primaries.is_empty()
+        && !zone.has_file()
+        && !zone.is_secondary()
+        && zone.catalog.is_none()
     {
         let (ip, port) = (address.ip(), address.port());
         say!("this is a sample; try   dig @{ip} -p {port} www.example A");

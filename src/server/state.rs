@@ -28,8 +28,8 @@ use super::journal;
 
 const MAGIC: &[u8; 16] = b"ring53 zone 1\r\n\0";
 
-/// The file of `name` with `ending` in `directory`.
-pub fn path(directory: &Path, name: &Name, ending: &str) -> PathBuf {
+/// What `name` is called where files are: nothing in it leads anywhere else.
+pub fn file_name(name: &Name) -> String {
     /// Octets of a name that stands for itself: with what is added it fits every file system.
     const LEN_MAX: usize = 180;
     let mut file = String::new();
@@ -48,7 +48,12 @@ pub fn path(directory: &Path, name: &Name, ending: &str) -> PathBuf {
         file.push('%');
         file.extend(digest.as_ref()[..8].iter().map(|octet| format!("{octet:02x}")));
     }
-    directory.join(format!("{file}.{ending}"))
+    file
+}
+
+/// The file of `name` with `ending` in `directory`.
+pub fn path(directory: &Path, name: &Name, ending: &str) -> PathBuf {
+    directory.join(format!("{}.{ending}", file_name(name)))
 }
 
 /// Writes a file whole or not at all.
@@ -151,7 +156,25 @@ pub fn keep(
         }
     }
     save(directory, zone)?;
+    if journal.changes().is_empty() && !path(directory, name, "journal").exists() {
+        return Ok(());
+    }
     journal::replace(directory, name, journal.changes())
+}
+
+/// Keeps nothing of `name` any more.
+pub fn remove(directory: &Path, name: &Name) -> Result<(), String> {
+    // The zone last: without it what stands beside it means nothing.
+    for ending in ["confirmed", "journal", "zone"] {
+        let path = path(directory, name, ending);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&path, "remove", &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Reads what [`keep`] kept, with the changes since; `None` if there is nothing.

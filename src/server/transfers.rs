@@ -12,22 +12,22 @@
 //! threads that tokio keeps for that.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
-use tokio::task::{AbortHandle, LocalSet, spawn_blocking, spawn_local};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 use tokio::time::sleep;
 
 use crate::answer::{CoreState, Transport};
-use crate::limits::TRANSFERS_IN_MAX;
+use crate::limits::{TRANSFERS_PER_PRIMARY_MAX, UNWRITTEN_MAX};
 use crate::memory::epoch::Reader;
 use crate::net::Replier;
 use crate::policy::Remote;
@@ -35,28 +35,35 @@ use crate::snapshot::Snapshot;
 use crate::transfer::refresh::Refresh;
 use crate::tsig::Keys;
 use crate::wire::Name;
-use crate::zone::change::{Change, Journal};
+use crate::zone::change::Journal;
 use crate::zone::{HashKey, Zone};
 
 use super::commands;
 use super::config::ZoneConfig;
+use super::connections::Connections;
 use super::deferred::{Request, Response, respond, wall_clock};
+use super::lanes::Lanes;
 use super::loader::{self, SharedLoader};
+use super::notify::Telling;
 use super::report::say;
 use super::secondary::{Found, Newer, Wanted, attempt, random_id};
-use super::state;
 use super::worker::Deferral;
-use super::zones::Tracked;
+use super::writer::{Write, Writer};
+use super::zones::{Install, Moved, Tracked};
 
 /// How long the thread sleeps at most before it looks whether it should stop.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often it is kept on disk that a zone is confirmed.
+/// How often at most it is kept on disk that a zone is confirmed.
 const CONFIRMED_KEPT_EVERY: Duration = Duration::from_secs(60);
+/// And of the time after which it expires this part: its age is known well enough then.
+const CONFIRMED_KEPT_PART: u32 = 64;
 
 /// What others have to tell this thread.
 pub enum Told {
-    /// All zones there are, and all keys.
-    Zones(Vec<Tracked>, Arc<Keys>),
+    /// All zones there are, all keys, and what is to be done on disk.
+    Zones(Vec<Tracked>, Arc<Keys>, Vec<Write>),
+    /// What became of some zones, and what is to be done on disk.
+    Moved(Moved, Vec<Write>),
     /// A peer that may do so says that a zone has changed.
     Notified(Name, IpAddr),
 }
@@ -92,6 +99,7 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Transfers { mut snapshot, mut core, mut deferrals, repliers, mut told, .. } = transfers;
     let takes_commands = transfers.takes_commands;
+    let writer = Writer::new(transfers.state.clone());
     let keeper = Rc::new(Keeper {
         zones: RefCell::default(),
         keys: RefCell::default(),
@@ -100,9 +108,16 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
         hash_key: transfers.hash_key,
         threads: transfers.threads,
         started: Instant::now(),
-        slots: Semaphore::new(TRANSFERS_IN_MAX),
-        next_due: Cell::new(Duration::ZERO),
-        telling: RefCell::default(),
+        timers: RefCell::default(),
+        wake: Notify::new(),
+        lanes: RefCell::new(Lanes::new(TRANSFERS_PER_PRIMARY_MAX)),
+        connections: Connections::new(),
+        installs: RefCell::default(),
+        is_installing: Cell::new(false),
+        writer: RefCell::new(Some(writer)),
+        unwritten: Semaphore::new(UNWRITTEN_MAX),
+        numbers: Cell::new(0),
+        telling: Telling::default(),
     });
     let local = LocalSet::new();
     local.block_on(&runtime, async {
@@ -121,16 +136,20 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
                     }
                 }
                 Some(event) = told.recv() => match event {
-                    Told::Zones(zones, keys) => keeper.track(zones, keys),
+                    Told::Zones(zones, keys, writes) => keeper.track(zones, keys, writes),
+                    Told::Moved(moved, writes) => keeper.moved(moved, writes),
                     Told::Notified(name, peer) => keeper.notified(&name, Some(peer)),
                 },
-                () = sleep(keeper.next_due.get().saturating_sub(keeper.now()).min(PAUSE)) => {}
+                () = keeper.wake.notified() => {}
+                () = sleep(keeper.next_due().saturating_sub(keeper.now()).min(PAUSE)) => {}
             }
-            if keeper.next_due.get() <= keeper.now() {
-                keeper.start_due();
-            }
+            keeper.start_due();
         }
     });
+    // What was taken is to be there after the restart.
+    let writer = keeper.writer.take();
+    drop(local);
+    writer.into_iter().for_each(Writer::finish);
     // A zone that is being built is not waited for.
     runtime.shutdown_background();
     Ok(())
@@ -158,6 +177,9 @@ fn reply(
 
 //----------- Keeper ---------------------------------------------------------
 
+/// A version on its way to be served, and who waits for its journal.
+type Installing = (Install, oneshot::Sender<Option<Arc<Journal>>>);
+
 /// All zones that are moved, shared by the tasks of one thread.
 pub struct Keeper {
     /// By name.
@@ -171,42 +193,76 @@ pub struct Keeper {
     pub hash_key: HashKey,
     threads: usize,
     started: Instant,
-    slots: Semaphore,
-    /// When the next zone is due; what makes one due sooner sets it to zero.
-    next_due: Cell<Duration>,
+    /// Zones by when something is to be done about them; those of one moment by number.
+    timers: RefCell<BTreeMap<(Duration, u64), Rc<Kept>>>,
+    /// Something is due sooner than it was.
+    wake: Notify,
+    /// Zones that are asked for, or wait to be, by their first primary.
+    lanes: RefCell<Lanes<SocketAddr, Rc<Kept>>>,
+    connections: Connections,
+    /// Versions that wait to be served: all of them in one go.
+    installs: RefCell<Vec<Installing>>,
+    is_installing: Cell<bool>,
+    /// `None` at the end.
+    writer: RefCell<Option<Writer>>,
+    unwritten: Semaphore,
+    numbers: Cell<u64>,
     /// Who is being told of which zone.
-    pub telling: RefCell<HashMap<(Name, Remote), AbortHandle>>,
+    pub telling: Telling,
 }
 
 /// One zone.
 pub struct Kept {
     /// Its configuration.
-    pub config: RefCell<Arc<ZoneConfig>>,
+    pub config: RefCell<ZoneConfig>,
     /// The last good version, even if it has expired.
     pub zone: RefCell<Option<Arc<Zone>>>,
     /// `None` if it comes from a file.
     pub refresh: RefCell<Option<Refresh>>,
+    number: u64,
+    /// When something is to be done next, as the timers have it.
+    due: Cell<Option<Duration>>,
     is_asking: Cell<bool>,
+    /// It is none any more; what is still under way must leave no trace.
+    is_gone: Cell<bool>,
     /// Who said that it has changed since its primaries were asked.
     said_by: Cell<Option<IpAddr>>,
     /// Whether that was while they were asked.
     is_stale: Cell<bool>,
     /// Versions are installed one after the other.
     installing: tokio::sync::Mutex<()>,
-    /// When it was last kept on disk that it is confirmed.
-    confirmed_kept: Cell<Option<Duration>>,
+    /// From when on it is to be kept on disk again that it is confirmed.
+    confirmed_due: Cell<Duration>,
     /// Whether no primary has confirmed it for too long.
     pub is_expired: Cell<bool>,
     /// What happened last.
-    pub last: RefCell<Option<String>>,
+    pub last: RefCell<Option<Box<str>>>,
 }
 
 impl Kept {
     /// Remembers what happened last.
     fn say(&self, what: String) {
-        *self.last.borrow_mut() = Some(what);
+        *self.last.borrow_mut() = Some(what.into());
+    }
+
+    /// When something is to be done next.
+    fn next_due(&self) -> Option<Duration> {
+        let refresh = self.refresh.borrow();
+        let refresh = refresh.as_ref().filter(|_| !self.is_gone.get())?;
+        let ask = Some(refresh.next()).filter(|_| !self.is_asking.get());
+        let expire = refresh.expires().filter(|_| !self.is_expired.get());
+        ask.into_iter().chain(expire).min()
+    }
+
+    /// It has just been kept on disk that it is confirmed, or it is known since `age`.
+    fn confirmed(&self, now: Duration, age: Duration) {
+        let expire = self.zone.borrow().as_ref().map_or(0, |zone| zone.soa_numbers()[3]);
+        let part = Duration::from_secs(expire.into()) / CONFIRMED_KEPT_PART;
+        self.confirmed_due.set(now + part.max(CONFIRMED_KEPT_EVERY).saturating_sub(age));
     }
 }
+
+//----------- Zones that come and go -----------------------------------------
 
 impl Keeper {
     /// Since the thread began.
@@ -215,62 +271,104 @@ impl Keeper {
     }
 
     /// Takes over which zones there are, and tells peers of those that have a new serial.
-    fn track(self: &Rc<Keeper>, tracked: Vec<Tracked>, keys: Arc<Keys>) {
+    fn track(self: &Rc<Keeper>, tracked: Vec<Tracked>, keys: Arc<Keys>, writes: Vec<Write>) {
         *self.keys.borrow_mut() = keys;
-        let mut before = std::mem::take(&mut *self.zones.borrow_mut());
+        let before = std::mem::take(&mut *self.zones.borrow_mut());
+        self.take_over(tracked, before);
+        writes.into_iter().for_each(|write| self.write(write));
+    }
+
+    /// Takes over what became of some zones.
+    fn moved(self: &Rc<Keeper>, moved: Moved, writes: Vec<Write>) {
+        for name in &moved.removed {
+            if let Some(kept) = self.zones.borrow_mut().remove(name) {
+                self.forget(&kept);
+            }
+        }
+        // What is removed on disk is removed before anything new of that name is kept there.
+        writes.into_iter().for_each(|write| self.write(write));
+        let known = moved.tracked.iter().filter_map(|tracked| {
+            let name = &tracked.config.name;
+            Some((name.clone(), self.zones.borrow_mut().remove(name)?))
+        });
+        let before = known.collect();
+        self.take_over(moved.tracked, before);
+    }
+
+    fn forget(&self, kept: &Kept) {
+        kept.is_gone.set(true);
+        self.schedule_nothing(kept);
+        self.telling.forget(&kept.config.borrow().name);
+    }
+
+    /// Takes over `tracked`; of `before` those that are not among them are gone.
+    fn take_over(self: &Rc<Keeper>, tracked: Vec<Tracked>, mut before: HashMap<Name, Rc<Kept>>) {
         let now = self.now();
         let mut changed = Vec::new();
         for Tracked { config, zone, age } in tracked {
             let name = config.name.clone();
-            let is_secondary = !config.primaries.is_empty();
-            let config = Arc::new(config);
+            let is_secondary = config.is_secondary();
             let kept = match before.remove(&name) {
                 Some(kept) if kept.refresh.borrow().is_some() == is_secondary => {
-                    let differs = *kept.config.replace(Arc::clone(&config)) != *config;
+                    let differs = kept.config.replace(config.clone()) != config;
                     if let Some(refresh) = kept.refresh.borrow_mut().as_mut().filter(|_| differs) {
                         refresh.notified(now);
                     }
                     kept
                 }
-                _ => Rc::new(self.begin(config, age.and(zone.clone()), age, now)),
+                other => {
+                    other.iter().for_each(|kept| self.forget(kept));
+                    Rc::new(self.begin(config, age.and(zone.clone()), age, now))
+                }
             };
+            self.schedule(&kept);
             // What a secondary has is this thread's to say.
             if !is_secondary {
                 changed.push((Rc::clone(&kept), zone));
             }
             self.zones.borrow_mut().insert(name, kept);
         }
+        before.values().for_each(|kept| self.forget(kept));
         // Now that all zones are there: name servers are looked up in them.
         for (kept, zone) in changed {
             self.replace(&kept, zone);
         }
-        self.next_due.set(Duration::ZERO);
+        self.wake.notify_one();
     }
 
     fn begin(
         &self,
-        config: Arc<ZoneConfig>,
+        config: ZoneConfig,
         zone: Option<Arc<Zone>>,
         age: Option<Duration>,
         now: Duration,
     ) -> Kept {
-        let seed = u64::from(random_id().unwrap_or(1)) << 32 | now.as_micros() as u64;
-        let refresh = (!config.primaries.is_empty()).then(|| match (&zone, age) {
+        let number = self.numbers.get() + 1;
+        self.numbers.set(number);
+        let seed = u64::from(random_id().unwrap_or(1)) << 32 | now.as_micros() as u64 ^ number;
+        let refresh = config.is_secondary().then(|| match (&zone, age) {
             (Some(zone), Some(age)) => Refresh::restored(now, age, zone.soa_numbers(), seed),
             _ => Refresh::new(now, seed),
         });
-        Kept {
+        let kept = Kept {
             config: RefCell::new(config),
             zone: RefCell::new(zone),
             refresh: RefCell::new(refresh),
+            number,
+            due: Cell::new(None),
             is_asking: Cell::new(false),
+            is_gone: Cell::new(false),
             said_by: Cell::new(None),
             is_stale: Cell::new(false),
             installing: tokio::sync::Mutex::default(),
-            confirmed_kept: Cell::new(None),
+            confirmed_due: Cell::new(Duration::ZERO),
             is_expired: Cell::new(false),
             last: RefCell::default(),
+        };
+        if let Some(age) = age {
+            kept.confirmed(now, age);
         }
+        kept
     }
 
     /// A zone has another version now: peers are told if it has another serial.
@@ -285,80 +383,163 @@ impl Keeper {
 
     /// The zone is said to have changed, by `peer` or on this machine.
     pub fn notified(&self, name: &Name, peer: Option<IpAddr>) {
-        if let Some(kept) = self.zones.borrow().get(name)
+        let Some(kept) = self.zones.borrow().get(name).cloned() else { return };
+        let Some(refresh) = &mut *kept.refresh.borrow_mut() else { return };
+        refresh.notified(self.now());
+        kept.said_by.set(peer);
+        kept.is_stale.set(kept.is_asking.get());
+        self.schedule_at(&kept, Some(refresh.next()).filter(|_| !kept.is_asking.get()));
+    }
+}
+
+//----------- Timers ---------------------------------------------------------
+
+impl Keeper {
+    /// When the first zone is due.
+    fn next_due(&self) -> Duration {
+        let timers = self.timers.borrow();
+        timers.first_key_value().map_or(Duration::MAX, |((due, _), _)| *due)
+    }
+
+    fn schedule_nothing(&self, kept: &Kept) {
+        if let Some(due) = kept.due.take() {
+            self.timers.borrow_mut().remove(&(due, kept.number));
+        }
+    }
+
+    /// Sets the timer of a zone to when something is to be done about it.
+    fn schedule(&self, kept: &Rc<Kept>) {
+        self.schedule_nothing(kept);
+        self.schedule_at(kept, kept.next_due());
+    }
+
+    /// Sets the timer of a zone to `due`, unless it is set to sooner.
+    fn schedule_at(&self, kept: &Rc<Kept>, due: Option<Duration>) {
+        let Some(due) = due.filter(|due| kept.due.get().is_none_or(|before| *due < before)) else {
+            return;
+        };
+        self.schedule_nothing(kept);
+        kept.due.set(Some(due));
+        self.timers.borrow_mut().insert((due, kept.number), Rc::clone(kept));
+        self.wake.notify_one();
+    }
+
+    /// Starts what is due.
+    fn start_due(self: &Rc<Keeper>) {
+        let now = self.now();
+        self.connections.close_old();
+        while self.next_due() <= now {
+            let Some((_, kept)) = self.timers.borrow_mut().pop_first() else { break };
+            kept.due.set(None);
+            let (expires, next) = {
+                let refresh = kept.refresh.borrow();
+                let Some(refresh) = refresh.as_ref() else { continue };
+                (refresh.expires(), refresh.next())
+            };
+            if !kept.is_expired.get() && expires.is_some_and(|expires| expires <= now) {
+                kept.is_expired.set(true);
+                spawn_local(Rc::clone(self).expire(Rc::clone(&kept)));
+            }
+            if !kept.is_asking.get() && next <= now {
+                self.ask(&kept, now);
+            }
+            self.schedule(&kept);
+        }
+    }
+
+    /// Asks for a zone, as soon as it is its turn.
+    fn ask(self: &Rc<Keeper>, kept: &Rc<Kept>, now: Duration) {
+        let first = kept.config.borrow().primaries.first().map(|remote| remote.address);
+        let Some(address) = first else { return };
+        kept.is_asking.set(true);
+        if let Some(refresh) = kept.refresh.borrow_mut().as_mut() {
+            refresh.asking(now);
+        }
+        if let Some(kept) = self.lanes.borrow_mut().enter(address, Rc::clone(kept)) {
+            spawn_local(Rc::clone(self).take_turn(address, kept));
+        }
+    }
+
+    /// Asks for a zone, then has the next one asked for.
+    async fn take_turn(self: Rc<Keeper>, address: SocketAddr, kept: Rc<Kept>) {
+        let written = if kept.is_gone.get() { None } else { Box::pin(self.refresh(&kept)).await };
+        // Whoever is faster than the disk waits for it here.
+        let permit = match &written {
+            Some(_) => self.unwritten.acquire().await.ok(),
+            None => None,
+        };
+        if let Some(next) = self.lanes.borrow_mut().leave(address) {
+            spawn_local(Rc::clone(&self).take_turn(address, next));
+        }
+        if let Some(written) = written {
+            let _ = written.await;
+        }
+        drop(permit);
+        kept.is_asking.set(false);
+        if kept.is_stale.take()
             && let Some(refresh) = kept.refresh.borrow_mut().as_mut()
         {
             refresh.notified(self.now());
-            kept.said_by.set(peer);
-            kept.is_stale.set(kept.is_asking.get());
-            self.next_due.set(Duration::ZERO);
         }
-    }
-
-    /// Starts what is due, and finds out when the next is.
-    fn start_due(self: &Rc<Keeper>) {
-        let now = self.now();
-        let mut next = now + PAUSE;
-        let zones = self.zones.borrow();
-        for kept in zones.values() {
-            let mut refresh = kept.refresh.borrow_mut();
-            let Some(refresh) = refresh.as_mut() else { continue };
-            if !kept.is_expired.get()
-                && let Some(expires) = refresh.expires()
-            {
-                if expires <= now {
-                    kept.is_expired.set(true);
-                    spawn_local(Rc::clone(self).expire(Rc::clone(kept)));
-                }
-                next = next.min(expires);
-            }
-            if kept.is_asking.get() {
-                continue;
-            }
-            if refresh.next() <= now {
-                kept.is_asking.set(true);
-                refresh.asking(now);
-                spawn_local(Rc::clone(self).refresh(Rc::clone(kept)));
-            }
-            next = next.min(refresh.next());
-        }
-        self.next_due.set(next.max(now + Duration::from_millis(1)));
+        self.schedule(&kept);
     }
 
     async fn expire(self: Rc<Keeper>, kept: Rc<Kept>) {
-        let config = Arc::clone(&kept.config.borrow());
+        let name = kept.config.borrow().name.clone();
         let _turn = kept.installing.lock().await;
         // It may have been confirmed while others had their turn.
-        if kept.is_expired.get() {
+        if kept.is_expired.get() && !kept.is_gone.get() {
             say!(
-                "zone {}: expired: no primary has confirmed it for too long; its names are \
-                 answered with SERVFAIL until one does",
-                config.name
+                "zone {name}: expired: no primary has confirmed it for too long; its names are \
+                 answered with SERVFAIL until one does"
             );
-            self.install(&config, None, &[]).await;
+            self.install(Install { name, zone: None, changes: Vec::new() }).await;
+        }
+    }
+}
+
+//----------- Serving and keeping --------------------------------------------
+
+impl Keeper {
+    /// Serves a version, or none; returns its journal, or nothing if there is no such zone. Only in
+    /// turn: [`Kept::installing`].
+    async fn install(self: &Rc<Keeper>, install: Install) -> Option<Arc<Journal>> {
+        let (done, installed) = oneshot::channel();
+        self.installs.borrow_mut().push((install, done));
+        if !self.is_installing.replace(true) {
+            spawn_local(Rc::clone(self).install_all());
+        }
+        installed.await.ok().flatten()
+    }
+
+    /// Serves what waits, in one go; what has come meanwhile in the next.
+    async fn install_all(self: Rc<Keeper>) {
+        loop {
+            let (installs, waiting): (Vec<_>, Vec<_>) = self.installs.take().into_iter().unzip();
+            if installs.is_empty() {
+                break;
+            }
+            let loader = Arc::clone(&self.loader);
+            let install = move || loader::lock(&loader).install(&installs);
+            let journals = spawn_blocking(install).await.unwrap_or_default();
+            for (done, journal) in waiting.into_iter().zip(journals) {
+                // Who waited may be gone.
+                let _ = done.send(journal);
+            }
+        }
+        self.is_installing.set(false);
+    }
+
+    fn write(&self, write: Write) {
+        if let Some(writer) = &mut *self.writer.borrow_mut() {
+            writer.tell(write);
         }
     }
 
-    /// Serves a version, or none; returns its journal. Only in turn: [`Kept::installing`].
-    async fn install(
-        &self,
-        config: &Arc<ZoneConfig>,
-        zone: Option<Arc<Zone>>,
-        changes: &[Arc<Change>],
-    ) -> Option<Arc<Journal>> {
-        let (loader, name) = (Arc::clone(&self.loader), config.name.clone());
-        let changes = changes.to_vec();
-        let install = move || {
-            let mut loader = loader::lock(&loader);
-            loader.install(&name, zone, &changes);
-            loader.zones.journal(&name)
-        };
-        spawn_blocking(install).await.ok().flatten()
-    }
-
-    /// Asks the primaries of a zone, one after the other.
-    async fn refresh(self: Rc<Keeper>, kept: Rc<Kept>) {
-        let config = Arc::clone(&kept.config.borrow());
+    /// Asks the primaries of a zone, one after the other; a new version is on disk when what is
+    /// returned says so.
+    async fn refresh(self: &Rc<Keeper>, kept: &Rc<Kept>) -> Option<oneshot::Receiver<()>> {
+        let config = Arc::new(kept.config.borrow().clone());
         let wanted = Wanted {
             config: Arc::clone(&config),
             zone: kept.zone.borrow().clone(),
@@ -373,7 +554,7 @@ impl Keeper {
         let mut confirmed = false;
         for remote in first.into_iter().chain(others) {
             let started = Instant::now();
-            match attempt(&wanted, remote, &self.slots).await {
+            match attempt(&wanted, remote, &self.connections).await {
                 Ok(Found::Current) => {
                     kept.say(format!("{remote} has nothing newer"));
                     confirmed = true;
@@ -386,9 +567,7 @@ impl Keeper {
                     kept.say(format!("{remote} has an older version"));
                 }
                 Ok(Found::Newer(newer)) => {
-                    self.take(&kept, &config, newer, remote, started).await;
-                    confirmed = true;
-                    break;
+                    return self.take(kept, &config, newer, remote, started).await;
                 }
                 Err(error) => {
                     say!("zone {}: {remote} {error}", config.name);
@@ -397,17 +576,11 @@ impl Keeper {
             }
         }
         if confirmed {
-            self.confirm(&kept, &config).await;
+            self.confirm(kept, &config).await;
         } else if let Some(refresh) = kept.refresh.borrow_mut().as_mut() {
             refresh.failed(self.now());
         }
-        kept.is_asking.set(false);
-        self.next_due.set(Duration::ZERO);
-        if kept.is_stale.take()
-            && let Some(refresh) = kept.refresh.borrow_mut().as_mut()
-        {
-            refresh.notified(self.now());
-        }
+        None
     }
 
     /// A newer version: served at once, then kept on disk.
@@ -418,12 +591,14 @@ impl Keeper {
         newer: Newer,
         remote: &Remote,
         started: Instant,
-    ) {
+    ) -> Option<oneshot::Receiver<()>> {
         let Newer { zone, changes, in_steps } = newer;
         let how = if in_steps { format!("{} changes", changes.len()) } else { "whole".into() };
         let turn = kept.installing.lock().await;
-        let journal = self.install(config, Some(Arc::clone(&zone)), &changes).await;
-        // Both in this turn: while it is kept on disk it must not expire by its old time.
+        let (name, newest) = (config.name.clone(), Some(Arc::clone(&zone)));
+        let install = Install { name, zone: newest, changes: changes.clone() };
+        let journal = self.install(install).await;
+        // All in this turn: while it is kept on disk it must not expire by its old time.
         kept.is_expired.set(false);
         if let Some(refresh) = kept.refresh.borrow_mut().as_mut() {
             refresh.confirmed(self.now(), zone.soa_numbers());
@@ -439,13 +614,14 @@ impl Keeper {
             zone.memory_len() >> 10,
             started.elapsed().as_millis(),
         );
-        self.replace(kept, Some(Arc::clone(&zone)));
-        let (state, journal) = (self.state.clone(), journal.unwrap_or_default());
-        match spawn_blocking(move || state::keep(&state, &zone, &changes, &journal)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => say!("zone {}: not kept on disk: {error}", config.name),
-            Err(_) => {}
+        if kept.is_gone.get() {
+            return None;
         }
+        self.replace(kept, Some(Arc::clone(&zone)));
+        let (done, written) = oneshot::channel();
+        self.write(Write::Keep(zone, changes, journal?, Some(done)));
+        kept.confirmed(self.now(), Duration::ZERO);
+        Some(written)
     }
 
     /// A primary has said that the zone is current.
@@ -456,19 +632,15 @@ impl Keeper {
         }
         let turn = kept.installing.lock().await;
         if kept.is_expired.replace(false) {
-            self.install(config, Some(zone), &[]).await;
+            let name = config.name.clone();
+            self.install(Install { name, zone: Some(zone), changes: Vec::new() }).await;
         }
         drop(turn);
-        // Once a minute is enough to count its age from.
+        // Now and then is enough to count its age from.
         let now = self.now();
-        if kept.confirmed_kept.get().is_some_and(|kept| now - kept < CONFIRMED_KEPT_EVERY) {
-            return;
-        }
-        kept.confirmed_kept.set(Some(now));
-        let (state, name, now) = (self.state.clone(), config.name.clone(), wall_clock());
-        match spawn_blocking(move || state::save_confirmed(&state, &name, now)).await {
-            Ok(Ok(())) | Err(_) => {}
-            Ok(Err(error)) => say!("zone {}: {error}", config.name),
+        if kept.confirmed_due.get() <= now && !kept.is_gone.get() {
+            kept.confirmed(now, Duration::ZERO);
+            self.write(Write::Confirmed(config.name.clone(), wall_clock()));
         }
     }
 }

@@ -50,7 +50,7 @@ pub fn asked(
     if !rules.update.know(peer, key) {
         return Err(REFUSED);
     }
-    let ZoneState::Serving(zone) = &snapshot.zones()[index].1 else { return Err(SERVFAIL) };
+    let ZoneState::Serving(zone) = snapshot.zone(index) else { return Err(SERVFAIL) };
     // Signatures are made elsewhere: a change here would have none.
     if zone.is_signed() {
         return Err(REFUSED);

@@ -1,6 +1,6 @@
 //! Zones from files: read, compiled, kept when they fail, and put into snapshots.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -12,17 +12,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::limits::ZONE_FILE_SIZE_MAX;
 use crate::memory::Region;
-use crate::snapshot::{Snapshot, ZoneState};
+use crate::snapshot::{Snapshot, ZoneState, ZoneTable};
 use crate::wire::Name;
 use crate::zone::change::{Change, Journal, diff};
 use crate::zone::{
     Checks, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Severity, Source, SourceText, Text, Zone,
-    load, verify,
+    catalog, load, verify,
 };
 
+use super::catalogs::{Catalogs, Step};
 use super::config::{Config, Dnssec, ZoneConfig};
 use super::report::say;
-use super::{deferred, journal, state};
+use super::writer::Write;
+use super::{cores, deferred, journal, state};
 
 /// Served when nothing is configured.
 const SAMPLE: &[u8] = include_bytes!("sample.zone");
@@ -164,22 +166,26 @@ impl Source for Embedded {
 
 /// The zones of the server with what is needed to reload them.
 pub struct ZoneSet {
-    key: HashKey,
     generation: u64,
-    zones: Vec<Held>,
+    /// As the cores see them.
+    table: ZoneTable,
+    held: HashMap<Name, Held>,
+    catalogs: Catalogs,
+    /// What is to be kept on disk or removed there.
+    writes: Vec<Write>,
 }
 
 /// One zone, and what it was made of.
 struct Held {
     config: ZoneConfig,
-    state: ZoneState,
-    /// The files of `state`; `None` if they have since been replaced by something that failed,
+    zone: Option<Arc<Zone>>,
+    /// The files of `zone`; `None` if they have since been replaced by something that failed,
     /// so that the next reload tries again.
-    files: Option<Vec<FileRead>>,
+    files: Option<Box<[FileRead]>>,
     /// How long ago a primary said that the zone is current, if it was restored from disk.
     age: Option<Duration>,
-    /// What led to the version in `state`.
-    journal: Arc<Journal>,
+    /// What led to the version in `zone`; `None` if that is not known.
+    journal: Option<Arc<Journal>>,
 }
 
 /// One zone as those see it who move zones between servers.
@@ -192,132 +198,286 @@ pub struct Tracked {
     pub age: Option<Duration>,
 }
 
+/// A version to serve, or none.
+pub struct Install {
+    /// The zone.
+    pub name: Name,
+    /// What is served from now on; `None`: it is too old.
+    pub zone: Option<Arc<Zone>>,
+    /// What has led to it.
+    pub changes: Vec<Arc<Change>>,
+}
+
+/// What became of other zones.
+#[derive(Default)]
+pub struct Moved {
+    /// Zones that are gone.
+    pub removed: Vec<Name>,
+    /// Zones that have come, are configured otherwise, or are made anew.
+    pub tracked: Vec<Tracked>,
+}
+
 impl Held {
+    fn new(config: ZoneConfig) -> Held {
+        Held { config, zone: None, files: None, age: None, journal: None }
+    }
+
     /// Whether loading `zone` again would give the same.
     fn is_current(&self, zone: &ZoneConfig) -> bool {
         self.config.loads_as(zone)
-            && matches!(self.state, ZoneState::Serving(_))
+            && self.zone.is_some()
             && self.files.as_ref().is_some_and(|files| files.iter().all(FileRead::is_current))
+    }
+
+    fn tracked(&self) -> Tracked {
+        Tracked { config: self.config.clone(), zone: self.zone.clone(), age: self.age }
+    }
+
+    /// As the cores see it.
+    fn state(&self) -> ZoneState {
+        match &self.zone {
+            None => ZoneState::Failed,
+            // RFC 9432, 7: who may not have the catalog need not know what is in it.
+            Some(zone) if self.config.catalog.is_some() => ZoneState::Private(Arc::clone(zone)),
+            Some(zone) => ZoneState::Serving(Arc::clone(zone)),
+        }
     }
 }
 
 impl ZoneSet {
     /// No zones yet.
     pub fn new(key: HashKey) -> ZoneSet {
-        ZoneSet { key, generation: 0, zones: Vec::new() }
+        ZoneSet {
+            generation: 0,
+            table: ZoneTable::new(key),
+            held: HashMap::new(),
+            catalogs: Catalogs::default(),
+            writes: Vec::new(),
+        }
     }
 
     /// Loads what `config` names on `threads` threads, keeps what has not changed, and keeps the
-    /// last good version of what fails. Returns the next snapshot.
-    ///
-    /// Small zones are shared out, one thread each; then large ones take all threads, one by one.
+    /// last good version of what fails; then the same with what its catalogs list. Returns the
+    /// next snapshot.
     pub fn load(&mut self, config: &Config, threads: usize) -> Box<Snapshot> {
-        let before = std::mem::take(&mut self.zones);
-        let before: HashMap<Name, Held> =
-            before.into_iter().map(|held| (held.config.name.clone(), held)).collect();
-        let large: Vec<bool> = config.zones.iter().map(is_large).collect();
-        let next = AtomicUsize::new(0);
-        let (key, slots) = (self.key, config.zones.iter().map(|_| OnceLock::new()));
-        let slots: Vec<OnceLock<Held>> = slots.collect();
-        let load_small = || {
-            while let Some(i) = take_next(&next, config.zones.len()) {
-                if !large[i] {
-                    let zone = &config.zones[i];
-                    let _ = slots[i].set(load_one(key, config, zone, before.get(&zone.name), 1));
-                }
-            }
-        };
-        let small = large.iter().filter(|large| !**large).count();
-        thread::scope(|scope| {
-            for _ in 1..threads.min(small) {
-                scope.spawn(load_small);
-            }
-            load_small();
-        });
-        self.zones = slots
-            .into_iter()
-            .zip(&config.zones)
-            .map(|(slot, zone)| {
-                let load_large = || load_one(key, config, zone, before.get(&zone.name), threads);
-                slot.into_inner().unwrap_or_else(load_large)
-            })
-            .collect();
+        let key = self.key();
+        let before = std::mem::take(&mut self.held);
+        let loading = Loading { key, server: config, before: &before, threads };
+        let configured = loading.all(&config.zones, &|_| true);
+        self.held.extend(configured.into_iter().map(|held| (held.config.name.clone(), held)));
+        self.catalogs.configure(config, &config.state);
+        let step = self.catalogs.yield_to(config);
+        self.remember(step);
+        let mut reset = HashSet::new();
+        for zone in config.zones.iter().filter(|zone| zone.is_consumed()) {
+            let catalog = self.held.get(&zone.name).and_then(|held| held.zone.clone());
+            let Some(catalog) = catalog else { continue };
+            let step = self.apply(config, &zone.name, &catalog);
+            reset.extend(step.removed.iter().cloned());
+            self.remember(step);
+        }
+        let members = self.catalogs.members();
+        // What has been removed on the way begins anew.
+        let (anew, others): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|member| reset.contains(&member.name));
+        let mut loaded = loading.all(&others, &|_| true);
+        let nothing = HashMap::new();
+        let loading = Loading { before: &nothing, ..loading };
+        loaded.extend(loading.all(&anew, &|_| false));
+        self.held.extend(loaded.into_iter().map(|held| (held.config.name.clone(), held)));
+        let _ = self.produce(config);
+        self.table = ZoneTable::new(key);
+        for (name, held) in &self.held {
+            put(&mut self.table, name, held);
+        }
         self.snapshot(config)
     }
 
-    /// The next snapshot.
-    fn snapshot(&mut self, config: &Config) -> Box<Snapshot> {
-        self.generation += 1;
-        let zones =
-            self.zones.iter().map(|held| (held.config.name.clone(), held.state.clone())).collect();
-        let rules = self.zones.iter().map(|held| Arc::clone(&held.config.rules)).collect();
-        let snapshot = Snapshot::new(self.generation, self.key, config.identity.clone(), zones);
-        let journals = self.zones.iter().map(|held| Arc::clone(&held.journal)).collect();
-        let snapshot = snapshot.with_access(Arc::clone(&config.keys), rules);
-        Box::new(snapshot.with_journals(journals))
+    fn apply(&mut self, config: &Config, name: &Name, catalog: &Zone) -> Step {
+        let configured: HashSet<&Name> = config.zones.iter().map(|zone| &zone.name).collect();
+        self.catalogs.apply(name, catalog, &|name| configured.contains(name))
     }
 
-    /// The next snapshot, with `state` for the zone `name`, to which `changes` have led; `None` if
-    /// there is no such zone.
-    pub fn replace(
+    /// Has done on disk what a step says.
+    fn remember(&mut self, step: Step) {
+        self.writes.extend(step.removed.into_iter().map(Write::Remove));
+        let members = |(catalog, lines)| Write::Members(catalog, lines);
+        self.writes.extend(step.lines.into_iter().map(members));
+    }
+
+    /// The next snapshot.
+    pub fn snapshot(&mut self, config: &Config) -> Box<Snapshot> {
+        self.generation += 1;
+        let (identity, keys) = (config.identity.clone(), Arc::clone(&config.keys));
+        Box::new(Snapshot::of(self.generation, identity, &self.table, keys))
+    }
+
+    /// Has another version of a zone; what is known of its changes then. `None` if there is no such
+    /// zone.
+    pub fn install(
         &mut self,
         config: &Config,
-        name: &Name,
-        state: ZoneState,
-        changes: &[Arc<Change>],
-    ) -> Option<Box<Snapshot>> {
+        install: &Install,
+        moved: &mut Moved,
+    ) -> Option<Arc<Journal>> {
         // Since a transfer began its zone may have been given a file.
-        let is_meant =
-            |held: &&mut Held| held.config.name == *name && !held.config.primaries.is_empty();
-        let held = self.zones.iter_mut().find(is_meant)?;
-        if let ZoneState::Serving(zone) = &state {
-            held.journal = Arc::new(held.journal.after(changes, zone.memory_len()));
+        let held = self.held.get_mut(&install.name).filter(|held| held.config.is_secondary())?;
+        if let Some(zone) = &install.zone {
+            let before = held.journal.take().unwrap_or_default();
+            let journal = before.after(&install.changes, zone.memory_len());
+            held.journal = (!journal.changes().is_empty()).then(|| Arc::new(journal));
         }
-        held.state = state;
-        Some(self.snapshot(config))
+        held.zone.clone_from(&install.zone);
+        put(&mut self.table, &install.name, held);
+        let journal = held.journal.clone().unwrap_or_default();
+        if held.config.is_consumed()
+            && let Some(catalog) = &install.zone
+        {
+            self.follow(config, &install.name, catalog, moved);
+        }
+        Some(journal)
+    }
+
+    /// Does what the new version of a catalog says.
+    fn follow(&mut self, config: &Config, name: &Name, catalog: &Zone, moved: &mut Moved) {
+        let step = self.apply(config, name, catalog);
+        if step.is_empty() {
+            return self.remember(step);
+        }
+        for name in &step.removed {
+            self.held.remove(name);
+            self.table.remove(name);
+        }
+        let key = self.key();
+        let threads = cores::allowed().len();
+        let loading = Loading { key, server: config, before: &self.held, threads };
+        // What is kept of a zone that was here before may be on its way out.
+        let mut loaded = loading.all(&step.added, &|_| false);
+        loaded.extend(loading.all(&step.changed, &|_| true));
+        for held in loaded {
+            let name = held.config.name.clone();
+            put(&mut self.table, &name, &held);
+            moved.tracked.push(held.tracked());
+            self.held.insert(name, held);
+        }
+        moved.removed.extend(step.removed.iter().cloned());
+        self.remember(step);
+        let produced = self.produce(config);
+        moved.tracked.extend(produced);
+    }
+
+    /// What has to be done on disk since this was asked last.
+    pub fn take_writes(&mut self) -> Vec<Write> {
+        std::mem::take(&mut self.writes)
     }
 
     /// All zones, for who moves them between servers.
     pub fn tracked(&self) -> Vec<Tracked> {
-        let track = |held: &Held| Tracked {
-            config: held.config.clone(),
-            zone: match &held.state {
-                ZoneState::Serving(zone) => Some(Arc::clone(zone)),
-                ZoneState::Failed => None,
-            },
-            age: held.age,
-        };
-        self.zones.iter().map(track).collect()
+        self.held.values().map(Held::tracked).collect()
+    }
+
+    /// The version of one zone.
+    pub fn zone(&self, name: &Name) -> Option<&Arc<Zone>> {
+        self.held.get(name)?.zone.as_ref()
     }
 
     /// What is known of the changes of a zone.
     pub fn journal(&self, name: &Name) -> Option<Arc<Journal>> {
-        let held = self.zones.iter().find(|held| held.config.name == *name)?;
-        Some(Arc::clone(&held.journal))
+        self.held.get(name)?.journal.clone()
+    }
+
+    /// What catalogs have brought about.
+    pub fn catalogs(&self) -> &Catalogs {
+        &self.catalogs
     }
 
     /// The secret that the names of all zones are hashed with.
     pub fn key(&self) -> HashKey {
-        self.key
+        self.table.key()
     }
 
     /// Says which zones have signatures that have expired or soon will.
     pub fn say_expiries(&self) {
         let now = now();
-        for held in &self.zones {
-            if let ZoneState::Serving(zone) = &held.state {
-                say_expiry(zone, now);
-            }
-        }
+        self.held.values().filter_map(|held| held.zone.as_ref()).for_each(|z| say_expiry(z, now));
     }
 
     /// How many zones serve, of how many.
     pub fn serving(&self) -> (usize, usize) {
-        let serving =
-            self.zones.iter().filter(|held| matches!(held.state, ZoneState::Serving(_))).count();
-        (serving, self.zones.len())
+        let serving = self.held.values().filter(|held| held.zone.is_some()).count();
+        (serving, self.held.len())
     }
 }
+
+/// Has the cores see `held` from the next snapshot on.
+fn put(table: &mut ZoneTable, name: &Name, held: &Held) {
+    let number = table.insert(name);
+    let entry = table.entry_mut(number);
+    entry.state = held.state();
+    entry.rules = Arc::clone(&held.config.rules);
+    entry.journal.clone_from(&held.journal);
+}
+
+//----------- Catalogs made here ---------------------------------------------
+
+impl ZoneSet {
+    /// Makes the catalogs of the zones there are now; those that have changed.
+    fn produce(&mut self, config: &Config) -> Vec<Tracked> {
+        let produced = config.zones.iter().filter(|zone| zone.is_produced());
+        let made: Vec<(Name, Zone)> =
+            produced.filter_map(|zone| Some((zone.name.clone(), self.make(zone)?))).collect();
+        let mut changed = Vec::new();
+        for (name, zone) in made {
+            let key = self.key();
+            let Some(held) = self.held.get_mut(&name) else { continue };
+            let mut changes = Vec::new();
+            if let Some(before) = &held.zone {
+                let change = diff(before, &zone, key);
+                // The SOA alone, that is: nothing.
+                if change.deleted.len() <= 1 && change.added.len() <= 1 {
+                    continue;
+                }
+                changes.push(Arc::new(change));
+            }
+            let journal = held.journal.take().unwrap_or_default();
+            let journal = Arc::new(journal.after(&changes, zone.memory_len()));
+            let (serial, members) = (zone.serial(), zone.name_count());
+            say!("catalog {name}: made anew, serial {serial}, {members} names");
+            let zone = Arc::new(zone);
+            held.zone = Some(Arc::clone(&zone));
+            held.journal = Some(Arc::clone(&journal));
+            put(&mut self.table, &name, held);
+            changed.push(held.tracked());
+            self.writes.push(Write::Keep(zone, changes, journal, None));
+        }
+        changed
+    }
+
+    /// The catalog of the zones there are now, with the serial it has if it has changed.
+    fn make(&self, config: &ZoneConfig) -> Option<Zone> {
+        let name = &config.name;
+        // The time is ahead of what was, whatever became of the state; but what was counts.
+        let serial = match self.zone(name) {
+            Some(before) => {
+                let next = before.serial().wrapping_add(1);
+                if (now().wrapping_sub(next) as i32) > 0 { now() } else { next }
+            }
+            None => now(),
+        };
+        let is_member = |held: &&Held| held.config.member_of.as_ref() == Some(name);
+        let members = self.held.values().filter(is_member);
+        let members = members.map(|held| (&held.config.name, held.config.group.as_deref()));
+        let options = LoadOptions::new(self.key(), 1);
+        let made = catalog::make(name, serial, members, &options);
+        let loaded = made.ok()?.finish("made here", &options);
+        for diagnostic in loaded.diagnostics.iter().take(LOGGED_MAX) {
+            say!("catalog {name}: {diagnostic}");
+        }
+        loaded.zone
+    }
+}
+
+//----------- Loading --------------------------------------------------------
 
 fn take_next(next: &AtomicUsize, end: usize) -> Option<usize> {
     let i = next.fetch_add(1, Ordering::Relaxed);
@@ -326,48 +486,93 @@ fn take_next(next: &AtomicUsize, end: usize) -> Option<usize> {
 
 /// Whether reading the zone keeps several threads busy.
 fn is_large(zone: &ZoneConfig) -> bool {
-    let Some(file) = &zone.file else { return false };
+    let Some(file) = zone.file() else { return false };
     fs::metadata(file).is_ok_and(|metadata| metadata.len() >= LARGE_FILE_LEN)
 }
 
-fn load_one(
+/// What loading zones needs to know.
+struct Loading<'a> {
+    key: HashKey,
+    server: &'a Config,
+    /// The zones there were.
+    before: &'a HashMap<Name, Held>,
+    threads: usize,
+}
+
+impl Loading<'_> {
+    /// Loads `zones`: small ones are shared out, one thread each; then large ones take all threads,
+    /// one by one. Of other servers' zones what was kept counts if `restores`.
+    fn all(&self, zones: &[ZoneConfig], restores: &(dyn Fn(&Name) -> bool + Sync)) -> Vec<Held> {
+        let large: Vec<bool> = zones.iter().map(is_large).collect();
+        let next = AtomicUsize::new(0);
+        let slots: Vec<OnceLock<Held>> = zones.iter().map(|_| OnceLock::new()).collect();
+        let load_small = || {
+            while let Some(i) = take_next(&next, zones.len()) {
+                if !large[i] {
+                    let _ = slots[i].set(self.one(&zones[i], 1, restores));
+                }
+            }
+        };
+        let small = large.iter().filter(|large| !**large).count();
+        thread::scope(|scope| {
+            for _ in 1..self.threads.min(small) {
+                scope.spawn(load_small);
+            }
+            load_small();
+        });
+        let load_large = |zone| self.one(zone, self.threads, restores);
+        let slots = slots.into_iter().zip(zones);
+        slots.map(|(slot, zone)| slot.into_inner().unwrap_or_else(|| load_large(zone))).collect()
+    }
+
+    fn one(&self, zone: &ZoneConfig, threads: usize, restores: &dyn Fn(&Name) -> bool) -> Held {
+        let Loading { key, server, before, .. } = *self;
+        let held = before.get(&zone.name);
+        let config = zone.clone();
+        // What a secondary has in memory is never older than what it has on disk.
+        let is_kept = |zone: &ZoneConfig| zone.is_secondary() || zone.is_produced();
+        if let Some(held) = held
+            && (held.is_current(zone) || is_kept(zone) && is_kept(&held.config))
+        {
+            let (zone, files) = (held.zone.clone(), held.files.clone());
+            return Held { config, zone, files, age: held.age, journal: held.journal.clone() };
+        }
+        if is_kept(zone) {
+            let restores = restores(&zone.name);
+            return if restores {
+                restore_one(key, server, config, threads)
+            } else {
+                Held::new(config)
+            };
+        }
+        load_file(key, server, config, held, threads)
+    }
+}
+
+fn load_file(
     key: HashKey,
     server: &Config,
-    zone: &ZoneConfig,
+    config: ZoneConfig,
     held: Option<&Held>,
     threads: usize,
 ) -> Held {
-    let config = zone.clone();
-    // What a secondary has in memory is never older than what it has on disk.
-    let is_secondary = |config: &ZoneConfig| !config.primaries.is_empty();
-    if let Some(held) = held
-        && (held.is_current(zone) || is_secondary(zone) && is_secondary(&held.config))
-    {
-        let (state, files) = (held.state.clone(), held.files.clone());
-        let journal = Arc::clone(&held.journal);
-        return Held { config, state, files, age: held.age, journal };
-    }
-    if is_secondary(zone) {
-        return restore_one(key, server, config, threads);
-    }
-    let started = Instant::now();
-    let options = LoadOptions { key, threads, nsec3_iterations_max: zone.nsec3_iterations_max };
+    let (name, started) = (&config.name, Instant::now());
+    let options = LoadOptions { key, threads, nsec3_iterations_max: config.nsec3_iterations_max };
     let files = Files::default();
-    let loaded = match &zone.file {
-        Some(file) => load(&zone.name, &file.to_string_lossy(), &files, &options),
-        None => load(&zone.name, "sample.zone", &Embedded, &options),
+    let loaded = match config.file() {
+        Some(file) => load(name, &file.to_string_lossy(), &files, &options),
+        None => load(name, "sample.zone", &Embedded, &options),
     };
     for diagnostic in loaded.diagnostics.iter().take(LOGGED_MAX) {
-        say!("zone {}: {diagnostic}", zone.name);
+        say!("zone {name}: {diagnostic}");
     }
     if let Some(more) = loaded.diagnostics.len().checked_sub(LOGGED_MAX).filter(|&n| n > 0) {
-        let file = zone.file.as_deref().unwrap_or(Path::new("")).display();
-        say!("zone {0}: and {more} more: see ring53 check zone {0} {file}", zone.name);
+        let file = config.file().unwrap_or_default();
+        say!("zone {name}: and {more} more: see ring53 check zone {name} {}", file.display());
     }
-    if let Some(loaded) = loaded.zone.filter(|loaded| is_wanted(loaded, zone, threads)) {
+    if let Some(loaded) = loaded.zone.filter(|loaded| is_wanted(loaded, &config, threads)) {
         say!(
-            "zone {}: serial {}, {} names, {} records, {} KiB, loaded in {} ms",
-            zone.name,
+            "zone {name}: serial {}, {} names, {} records, {} KiB, loaded in {} ms",
             loaded.serial(),
             loaded.name_count(),
             loaded.record_count(),
@@ -376,23 +581,20 @@ fn load_one(
         );
         say_expiry(&loaded, now());
         let files = files.read.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let journal = record(server, &config, held, &loaded, key);
-        let state = ZoneState::Serving(Arc::new(loaded));
-        return Held { config, state, files: Some(files), age: None, journal };
+        let journal = Some(record(server, &config, held, &loaded, key));
+        let zone = Some(Arc::new(loaded));
+        return Held { config, zone, files: Some(files.into()), age: None, journal };
     }
-    let state = held.map_or(ZoneState::Failed, |held| held.state.clone());
-    match &state {
-        ZoneState::Serving(last) => {
-            say!("zone {}: not loaded; serial {} goes on serving", zone.name, last.serial());
-        }
-        ZoneState::Failed => say!(
-            "zone {}: not loaded; its names are answered with SERVFAIL until it is mended and \
+    let zone = held.and_then(|held| held.zone.clone());
+    match &zone {
+        Some(last) => say!("zone {name}: not loaded; serial {} goes on serving", last.serial()),
+        None => say!(
+            "zone {name}: not loaded; its names are answered with SERVFAIL until it is mended and \
              SIGHUP sent",
-            zone.name,
         ),
     }
-    let journal = held.map(|held| Arc::clone(&held.journal)).unwrap_or_default();
-    Held { config, state, files: None, age: None, journal }
+    let journal = held.and_then(|held| held.journal.clone());
+    Held { config, zone, files: None, age: None, journal }
 }
 
 /// The journal of a zone that was read: others need only what has changed.
@@ -408,13 +610,14 @@ fn record(
     if config.rules.transfer.is_empty() {
         return Arc::default();
     }
-    let Some(Held { state: ZoneState::Serving(before), journal, .. }) = held else {
+    let Some(Held { zone: Some(before), journal, .. }) = held else {
         return recall(server, zone);
     };
+    let journal = journal.clone().unwrap_or_default();
     let old = before.serial();
     if old == new {
         if diff(before, zone, key).is_empty() {
-            return Arc::clone(journal);
+            return journal;
         }
         say!("zone {name}: it has changed, but its serial {new} has not: others will not notice");
         return forget(server, zone);
@@ -452,36 +655,38 @@ fn recall(server: &Config, zone: &Zone) -> Arc<Journal> {
     Arc::new(Journal::default().after(&changes, zone.memory_len()))
 }
 
-/// A zone of other servers, as it was when the last process ended, unless it is too old.
+/// A zone of other servers, as it was when the last process ended, unless it is too old; or a
+/// catalog that was made here.
 fn restore_one(key: HashKey, server: &Config, config: ZoneConfig, threads: usize) -> Held {
-    let (name, files) = (&config.name, Some(Vec::new()));
+    let name = &config.name;
     let options = LoadOptions { key, threads, nsec3_iterations_max: config.nsec3_iterations_max };
-    let failed = |config| {
-        let journal = Arc::default();
-        Held { config, state: ZoneState::Failed, files: None, age: None, journal }
-    };
     let (zone, journal) = match state::restore(&server.state, name, &options, server.owns_state) {
         Ok(Some(restored)) => restored,
-        Ok(None) => return failed(config),
+        Ok(None) => return Held::new(config),
+        Err(error) if config.is_produced() => {
+            say!("catalog {name}: {error}: others get the whole of it");
+            return Held::new(config);
+        }
         Err(error) => {
             say!("zone {name}: {error}: it is transferred again");
-            return failed(config);
+            return Held::new(config);
         }
     };
     // A clock that was set back makes a zone no younger than it is: it is then asked for at once.
     let confirmed = state::restore_confirmed(&server.state, name);
     let age = Duration::from_secs(deferred::wall_clock().saturating_sub(confirmed));
-    if age >= Duration::from_secs(zone.soa_numbers()[3].into()) {
+    if config.is_secondary() && age >= Duration::from_secs(zone.soa_numbers()[3].into()) {
         say!("zone {name}: serial {} has expired: it is transferred again", zone.serial());
-        return failed(config);
+        return Held::new(config);
     }
     if !is_wanted(&zone, &config, threads) {
         say!("zone {name}: what was kept may not serve: it is transferred again");
-        return failed(config);
+        return Held::new(config);
     }
     say!("zone {name}: serial {}, kept from before", zone.serial());
-    let state = ZoneState::Serving(Arc::new(zone));
-    Held { config, state, files, age: Some(age), journal: Arc::new(journal) }
+    let journal = (!journal.changes().is_empty()).then(|| Arc::new(journal));
+    let age = config.is_secondary().then_some(age);
+    Held { config, zone: Some(Arc::new(zone)), files: Some(Box::default()), age, journal }
 }
 
 //----------- Signatures -----------------------------------------------------
@@ -498,7 +703,7 @@ pub fn is_wanted(zone: &Zone, config: &ZoneConfig, threads: usize) -> bool {
     if checks == Checks::default() {
         return true;
     }
-    let file = match (&config.file, config.primaries.first()) {
+    let file = match (config.file(), config.primaries.first()) {
         (Some(file), _) => file.display().to_string(),
         (None, Some(primary)) => primary.to_string(),
         (None, None) => "sample.zone".into(),

@@ -4,21 +4,25 @@
 //!   name ──hashes of its suffixes──> apex table ──> zone        the longest apex wins
 //! ```
 //!
-//! Only depths at which some zone has its apex are tried, deepest first.
+//! Only depths at which some zone has its apex are tried, deepest first. What changes from one
+//! generation to the next is a page of the tables, not the tables (`zones.rs`).
 //!
 //! With one zone all of this is near. Among ten thousand, the apex table, the zone's entry and its
 //! header are three memory accesses one after the other: a batch asks for them in three steps
 //! ([`Snapshot::prefetch_apex`], [`Snapshot::prefetch_entry`], [`Snapshot::prefetch_header`]).
 
-use std::sync::{Arc, LazyLock};
+mod zones;
+
+pub use zones::{Entry, ZoneState, ZoneTable, Zones};
+
+use std::sync::Arc;
 
 use crate::limits::ANSWER_SIZE_DEFAULT;
-use crate::memory::prefetch;
 use crate::policy::Rules;
 use crate::tsig::Keys;
 use crate::wire::{LowerName, Name};
 use crate::zone::change::Journal;
-use crate::zone::{HashKey, SuffixHashes, Zone};
+use crate::zone::{HashKey, SuffixHashes};
 
 //----------- Identity -------------------------------------------------------
 
@@ -51,45 +55,13 @@ impl Default for Identity {
 
 //----------- Snapshot -------------------------------------------------------
 
-/// One configured zone.
-#[derive(Clone)]
-pub enum ZoneState {
-    /// Loaded.
-    Serving(Arc<Zone>),
-    /// Configured but never loaded: SERVFAIL.
-    Failed,
-}
-
 /// One generation of everything that is served.
 pub struct Snapshot {
     generation: u64,
     key: HashKey,
     identity: Identity,
-    zones: Vec<(Name, ZoneState)>,
-    /// The zones' names in lower case and wire form, one after the other.
-    names: Box<[u8]>,
-    /// Open addressing, a power of two, at most half full.
-    apexes: Box<[Apex]>,
-    /// Bit `d`: some zone's apex has `d` labels.
-    depths: u128,
-    /// What peers may do with each zone; empty: nothing with any.
-    rules: Vec<Arc<Rules>>,
+    zones: Zones,
     keys: Arc<Keys>,
-    /// What changed in each zone of late; empty: nothing is known.
-    journals: Vec<Arc<Journal>>,
-}
-
-/// The rules of a zone that has none.
-static NOBODY: LazyLock<Rules> = LazyLock::new(Rules::default);
-
-#[derive(Clone, Copy, Default)]
-struct Apex {
-    hash: u64,
-    /// Index into `zones` plus one; 0 is empty.
-    zone: u32,
-    /// Where its name starts in `names`.
-    name_at: u32,
-    depth: u8,
 }
 
 /// Up to this many zones the tables stay near by themselves.
@@ -104,57 +76,29 @@ impl Snapshot {
         identity: Identity,
         zones: Vec<(Name, ZoneState)>,
     ) -> Snapshot {
-        let zones: Vec<_> =
-            zones.into_iter().map(|(name, state)| (name.to_lowercase(), state)).collect();
-        let mut apexes = vec![Apex::default(); (zones.len() * 2).next_power_of_two()];
-        let (mut depths, mut names) = (0, Vec::new());
-        let mut lower = LowerName::new();
-        for (i, (name, _)) in zones.iter().enumerate() {
-            lower.read(name.as_wire()).expect("a name is a name");
-            let hash = key.name(&lower);
-            let mut at = slot_of(hash, apexes.len());
-            while apexes[at].zone != 0 {
-                at = (at + 1) & (apexes.len() - 1);
+        let mut table = ZoneTable::new(key);
+        for (name, state) in zones {
+            if table.find(&name).is_none() {
+                let number = table.insert(&name);
+                table.entry_mut(number).state = state;
             }
-            let (zone, name_at) = (i as u32 + 1, names.len() as u32);
-            apexes[at] = Apex { hash, zone, name_at, depth: lower.depth() as u8 };
-            names.extend_from_slice(lower.as_wire());
-            depths |= 1 << lower.depth();
         }
-        Snapshot {
-            generation,
-            key,
-            identity,
-            zones,
-            names: names.into(),
-            apexes: apexes.into(),
-            depths,
-            rules: Vec::new(),
-            keys: Arc::default(),
-            journals: Vec::new(),
-        }
+        Snapshot::of(generation, identity, &table, Arc::default())
     }
 
-    /// The same with `rules` for each zone, in their order, and the keys that peers sign with.
-    pub fn with_access(mut self, keys: Arc<Keys>, rules: Vec<Arc<Rules>>) -> Snapshot {
-        (self.keys, self.rules) = (keys, rules);
-        self
-    }
-
-    /// The same with a journal for each zone, in their order.
-    pub fn with_journals(mut self, journals: Vec<Arc<Journal>>) -> Snapshot {
-        self.journals = journals;
-        self
+    /// The generation of the zones that `table` has now.
+    pub fn of(generation: u64, identity: Identity, table: &ZoneTable, keys: Arc<Keys>) -> Snapshot {
+        Snapshot { generation, key: table.key(), identity, zones: table.zones().clone(), keys }
     }
 
     /// What changed of late in the zone at `index`.
     pub fn journal(&self, index: usize) -> Option<&Journal> {
-        self.journals.get(index).map(|journal| &**journal)
+        self.zones.entry(index).journal.as_deref()
     }
 
     /// What peers may do with the zone at `index`.
     pub fn rules(&self, index: usize) -> &Rules {
-        self.rules.get(index).map_or(&NOBODY, |rules| rules)
+        &self.zones.entry(index).rules
     }
 
     /// The keys that peers sign with.
@@ -164,12 +108,17 @@ impl Snapshot {
 
     /// The zone with exactly this name: its index.
     pub fn zone_named(&self, name: &[u8]) -> Option<usize> {
+        self.zone_above(name).filter(|(_, exact)| *exact).map(|(index, _)| index)
+    }
+
+    /// The zone that this name is in: its index, and whether it is its apex.
+    pub fn zone_above(&self, name: &[u8]) -> Option<(usize, bool)> {
         let mut lower = LowerName::new();
         lower.read(name)?;
         let mut hashes = Box::new([0; _]);
         self.key.suffixes(&lower, &mut hashes);
         let found = self.find_zone(&lower, &hashes, lower.depth());
-        found.filter(|(_, depth)| *depth == lower.depth()).map(|(index, _)| index)
+        found.map(|(index, depth)| (index, depth == lower.depth()))
     }
 
     /// Which generation this is.
@@ -189,48 +138,45 @@ impl Snapshot {
         &self.identity
     }
 
-    /// The zones as configured, names in lower case.
+    /// What there is of the zone at `index`.
     #[inline(always)]
-    pub fn zones(&self) -> &[(Name, ZoneState)] {
-        &self.zones
+    pub fn zone(&self, index: usize) -> &ZoneState {
+        &self.zones.entry(index).state
+    }
+
+    /// The name of the zone at `index`, in lower case.
+    pub fn name(&self, index: usize) -> Name {
+        Name::from_wire(self.zones.entry(index).name()).expect("a zone has a name")
     }
 
     /// Whether finding a zone is worth asking ahead for what it reads.
     #[inline(always)]
     pub fn is_spread(&self) -> bool {
-        self.zones.len() > NEAR_ZONES_MAX
+        self.zones.count() > NEAR_ZONES_MAX
     }
 
     /// Asks for the place in the apex table where the search for a zone will start.
     #[inline]
     pub fn prefetch_apex(&self, hashes: &SuffixHashes, depth_max: usize) {
-        let depths = self.depths & (u128::MAX >> (127 - depth_max));
-        if depths != 0 {
-            let depth = 127 - depths.leading_zeros() as usize;
-            prefetch(&self.apexes, slot_of(hashes[depth], self.apexes.len()));
-        }
+        self.zones.prefetch_slot(hashes, depth_max);
     }
 
-    /// Asks for the entry and the name of the zone that will most likely be found; returns which.
+    /// Asks for the entry of the zone that will most likely be found; returns which.
     #[inline]
     pub fn prefetch_entry(&self, hashes: &SuffixHashes, depth_max: usize) -> Option<usize> {
-        let apex = self.find_apex(hashes, depth_max, |_| true)?;
-        let zone = apex.zone as usize - 1;
-        prefetch(&self.zones, zone);
-        prefetch(&self.names, apex.name_at as usize);
-        Some(zone)
+        self.zones.prefetch_entry(hashes, depth_max)
     }
 
     /// Asks for the header of the zone at `index`.
     #[inline]
     pub fn prefetch_header(&self, index: usize) {
-        if let ZoneState::Serving(zone) = &self.zones[index].1 {
+        if let Some(zone) = self.zone(index).zone() {
             zone.prefetch_header();
         }
     }
 
     /// The zone with the longest apex that `name` is at or below, among apexes of at most
-    /// `depth_max` labels: its index in [`Snapshot::zones`] and its depth.
+    /// `depth_max` labels: its index and its depth.
     #[inline]
     pub fn find_zone(
         &self,
@@ -238,46 +184,8 @@ impl Snapshot {
         hashes: &SuffixHashes,
         depth_max: usize,
     ) -> Option<(usize, usize)> {
-        let found = self.find_apex(hashes, depth_max, |apex| {
-            let suffix = name.suffix(usize::from(apex.depth));
-            self.names[apex.name_at as usize..].starts_with(suffix)
-        });
-        found.map(|apex| (apex.zone as usize - 1, usize::from(apex.depth)))
+        self.zones.find_zone(name, hashes, depth_max)
     }
-
-    /// The deepest apex of at most `depth_max` labels whose hash is one of `hashes` and that `is`
-    /// it. A name starts another only if it is the same: it ends with the root's octet.
-    #[inline(always)]
-    fn find_apex(
-        &self,
-        hashes: &SuffixHashes,
-        depth_max: usize,
-        is: impl Fn(&Apex) -> bool,
-    ) -> Option<&Apex> {
-        let mut depths = self.depths & (u128::MAX >> (127 - depth_max));
-        while depths != 0 {
-            let depth = 127 - depths.leading_zeros() as usize;
-            depths &= !(1 << depth);
-            let hash = hashes[depth];
-            let mut at = slot_of(hash, self.apexes.len());
-            loop {
-                let apex = &self.apexes[at];
-                if apex.zone == 0 {
-                    break;
-                }
-                if apex.hash == hash && usize::from(apex.depth) == depth && is(apex) {
-                    return Some(apex);
-                }
-                at = (at + 1) & (self.apexes.len() - 1);
-            }
-        }
-        None
-    }
-}
-
-#[inline(always)]
-fn slot_of(hash: u64, slots: usize) -> usize {
-    hash as usize & (slots - 1)
 }
 
 //----------- Tests ----------------------------------------------------------

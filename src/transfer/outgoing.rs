@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::limits::{ANSWER_SIZE_DEFAULT, HEADER_LEN};
-use crate::snapshot::{Snapshot, ZoneState};
+use crate::snapshot::Snapshot;
 use crate::tsig::Session;
 use crate::wire::message::{CLASS_IN, Malformed, Message, Section, Writer, header};
 use crate::wire::rcode::{
@@ -62,7 +62,7 @@ pub fn begin(
     if !snapshot.rules(index).transfer.allows(peer, key) {
         return Err(Denied(REFUSED, Some(EDE_PROHIBITED)));
     }
-    let ZoneState::Serving(zone) = &snapshot.zones()[index].1 else {
+    let Some(zone) = snapshot.zone(index).zone() else {
         return Err(Denied(SERVFAIL, Some(EDE_NOT_READY)));
     };
     if question.qclass != CLASS_IN {

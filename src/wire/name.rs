@@ -214,7 +214,11 @@ impl Eq for Name {}
 
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.wire.to_ascii_lowercase().hash(state);
+        let mut lower = [0; NAME_LEN_MAX];
+        let lower = &mut lower[..self.wire.len()];
+        lower.copy_from_slice(&self.wire);
+        lower.make_ascii_lowercase();
+        lower.hash(state);
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod amend;
 mod build;
+pub mod catalog;
 pub mod change;
 mod check;
 mod denial;

@@ -52,6 +52,13 @@ pub struct Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Peer {
+    /// Ends it.
+    pub fn stop(&mut self) {
         // The children of NSD end with it only if it ends by itself.
         let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
         for _ in 0..200 {
@@ -70,12 +77,17 @@ impl Peer {
     pub fn start(kind: Kind, directory: &Path, ip: IpAddr, role: &Role) -> Peer {
         let address = SocketAddr::new(ip, free_port());
         fs::create_dir_all(directory).unwrap();
-        let mut command = match kind {
+        let command = match kind {
             Kind::Nsd => nsd(directory, address, role),
             Kind::Knot => knot(directory, address, role),
             Kind::Bind => bind(directory, address, role),
             Kind::PowerDns => powerdns(directory, address, role),
         };
+        Peer::run(kind, directory, address, command)
+    }
+
+    /// Starts `command`, which is a `kind` that listens on `address`.
+    pub fn run(kind: Kind, directory: &Path, address: SocketAddr, mut command: Command) -> Peer {
         let log = directory.join("log");
         let out = File::create(&log).unwrap();
         let child = command.stdout(out.try_clone().unwrap()).stderr(out).stdin(Stdio::null());

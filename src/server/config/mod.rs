@@ -21,7 +21,9 @@ use super::stream::StreamLimits;
 mod secret;
 mod zone;
 
-pub use zone::{Dnssec, ZoneConfig};
+use zone::{Patterns, Place};
+
+pub use zone::{Catalog, Dnssec, Settings, ZoneConfig};
 
 /// Octets of a socket's receive buffer unless configured: 40 ms of 200,000 queries a second, as
 /// the kernel counts them (some 1 KiB each).
@@ -111,9 +113,11 @@ impl Config {
                 server.finish();
             }
             config.keys = Arc::new(secret::read_all(root.tables("key"), directory));
+            let patterns = Patterns::read(root.tables("pattern"), directory, &config.keys);
+            let place = Place { directory, keys: &config.keys, patterns: &patterns };
             let mut names = HashSet::new();
             for mut zone in root.tables("zone") {
-                let read = ZoneConfig::read(&mut zone, directory, &config.keys);
+                let read = ZoneConfig::read(&mut zone, &place);
                 if let Some(read) = read {
                     if !names.insert(read.name.clone()) {
                         let name = &read.name;
@@ -123,6 +127,16 @@ impl Config {
                 }
                 zone.finish();
             }
+            let all = config.zones.iter().map(|zone| &**zone).chain(patterns.settings());
+            for catalog in all.filter_map(|settings| settings.member_of.as_ref()) {
+                let is_it = |zone: &ZoneConfig| zone.name == *catalog && zone.is_produced();
+                if !config.zones.iter().any(is_it) {
+                    errors.whole(&format!(
+                        "catalog_member: {catalog} is no zone with catalog = {{ produce = true }}: \
+                         add it, or correct the name"
+                    ));
+                }
+            }
             root.finish();
         }
         errors.into_result(config)
@@ -131,7 +145,8 @@ impl Config {
     /// Whether there is something to command: whoever tries the sample finds no new directory.
     pub fn takes_commands(&self) -> bool {
         let moves = |zone: &ZoneConfig| {
-            !zone.primaries.is_empty() || !zone.rules.transfer.is_empty() || !zone.notify.is_empty()
+            let gives = !zone.rules.transfer.is_empty() || !zone.notify.is_empty();
+            gives || zone.is_secondary() || zone.catalog.is_some()
         };
         self.zones.iter().any(moves)
     }
@@ -199,6 +214,12 @@ mod tests {
         Config::parse("ring53.toml", text, Path::new("/etc"))
     }
 
+    #[track_caller]
+    fn fails(text: &str, expected: &str) {
+        let error = parse(text).expect_err(text);
+        assert!(error.contains(expected), "{error}\n  does not contain\n{expected}");
+    }
+
     #[test]
     fn a_whole_configuration() {
         let config = parse(
@@ -217,7 +238,33 @@ mod tests {
         assert_eq!(config.path, PathChoice::Mmsg);
         assert_eq!(config.receive_buffer, 4 << 20);
         assert_eq!(config.stream.idle, Duration::from_secs(3));
-        assert_eq!(config.zones[0].file.as_deref(), Some(Path::new("/etc/example.org.zone")));
+        assert_eq!(config.zones[0].file().as_deref(), Some(Path::new("/etc/example.org.zone")));
+    }
+
+    #[test]
+    fn a_zone_says_what_its_pattern_does_not() {
+        let config = parse(
+            "version = 1\n\
+             [[pattern]]\nname = \"p\"\nprimaries = [\"192.0.2.1\"]\ndnssec = \"strict\"\n\
+             notify = [\"192.0.2.2\"]\nallow_transfer = [\"192.0.2.0/24\"]\n\
+             [[pattern]]\nname = \"f\"\nfile = \"zones/%s.zone\"\n\
+             [[zone]]\nname = \"a.\"\npattern = \"p\"\n\
+             [[zone]]\nname = \"b.\"\npattern = \"p\"\nnotify = []\ndnssec = \"serve\"\n\
+             [[zone]]\nname = \"c.\"\npattern = \"p\"\nfile = \"c.zone\"\n\
+             [[zone]]\nname = \"D\\\\047e.\"\npattern = \"f\"\n\
+             [[zone]]\nname = \"cat.\"\nfile = \"cat\"\n\
+             catalog = { pattern = \"p\", groups = { x = \"f\" } }\n",
+        )
+        .unwrap();
+        let [a, b, c, d, catalog] = &config.zones[..] else { panic!("five zones") };
+        assert_eq!((a.primaries.len(), a.dnssec, a.notify.len()), (1, Dnssec::Strict, 1));
+        assert_eq!((b.primaries.len(), b.dnssec, b.notify.len()), (1, Dnssec::Serve, 0));
+        assert!(b.rules.notify.allows([192, 0, 2, 1].into(), None), "its primary tells it");
+        assert_eq!((c.primaries.len(), c.file()), (0, Some("/etc/c.zone".into())));
+        assert!(c.rules.transfer.allows([192, 0, 2, 9].into(), None));
+        assert_eq!(d.file(), Some("/etc/zones/d%2fe.zone".into()));
+        let Some(Catalog::Consumed { pattern, groups }) = &catalog.catalog else { panic!() };
+        assert_eq!((pattern.primaries.len(), groups["x"].has_file()), (1, true));
     }
 
     #[test]
@@ -275,8 +322,41 @@ mod tests {
             ),
             ("version = 1\n[server\n", "ring53.toml:2:"),
         ] {
-            let error = parse(text).expect_err(text);
-            assert!(error.contains(expected), "{error}\n  does not contain\n{expected}");
+            fails(text, expected);
+        }
+    }
+
+    #[test]
+    fn errors_of_patterns_and_catalogs() {
+        for (text, expected) in [
+            (
+                "version = 1\n[[pattern]]\nname = \"mebers\"\nfile = \"%s.zone\"\n\
+                 [[zone]]\nname = \"a\"\npattern = \"members\"\n",
+                "ring53.toml:7:11: pattern: no [[pattern]] is named \"members\": did you mean \"mebers\"?",
+            ),
+            (
+                "version = 1\n[[pattern]]\nname = \"p\"\nnotfy = []\n",
+                "ring53.toml:4:1: unknown key \"notfy\": did you mean \"notify\"?",
+            ),
+            (
+                "version = 1\n[[pattern]]\nname = \"p\"\n[[zone]]\nname = \"c\"\nfile = \"c\"\n\
+                 catalog = { pattern = \"p\" }\n",
+                "ring53.toml:7:23: pattern: the pattern \"p\" has neither primaries nor a file",
+            ),
+            (
+                "version = 1\n[[zone]]\nname = \"c\"\nfile = \"c\"\ncatalog = {}\n",
+                "ring53.toml:5:1: the key \"pattern\" is missing",
+            ),
+            (
+                "version = 1\n[[zone]]\nname = \"c\"\nfile = \"c\"\ncatalog = { produce = true }\n",
+                "a catalog that is made here has neither a file nor primaries",
+            ),
+            (
+                "version = 1\n[[zone]]\nname = \"a\"\nfile = \"a\"\ncatalog_member = \"c.\"\n",
+                "catalog_member: c. is no zone with catalog = { produce = true }",
+            ),
+        ] {
+            fails(text, expected);
         }
     }
 }
