@@ -121,6 +121,8 @@ pub const TRANSFER_TIME_MAX: Duration = Duration::from_secs(3600);
 pub const CATALOG_GROUP_LEN_MAX: usize = 255;
 /// Datagrams that wait to be answered off the cores.
 pub const DEFERRALS_MAX: usize = 512;
+/// Updates of one zone that wait to be taken.
+pub const UPDATES_WAITING_MAX: usize = 1024;
 /// Changes of one zone that are kept for IXFR.
 pub const JOURNAL_CHANGES_MAX: usize = 1000;
 /// Octets of them, unless the zone itself has more.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use ring53::answer::{CoreState, Counters, Exchange, Transport, Verdict, answer_batch};
 use ring53::policy::{AccessList, Rules};
-use ring53::snapshot::{Identity, Snapshot, ZoneState};
+use ring53::snapshot::{Identity, Snapshot, ZoneState, ZoneTable};
 use ring53::transfer::outgoing::{Granted, begin};
 use ring53::wire::message::{CLASS_IN, Message, Writer, header, opcode};
 use ring53::wire::{Name, rtype};
@@ -137,10 +137,13 @@ fn ten_records(zone: &Zone, round: u32) -> (Change, Vec<u8>) {
 fn snapshot(zone: &Arc<Zone>, journal: &Journal, options: &LoadOptions) -> Snapshot {
     let everybody = ["0.0.0.0/0", "::/0"].map(|prefix| prefix.parse().expect("a prefix"));
     let rules = Rules { transfer: AccessList::new(everybody.into()), ..Rules::default() };
-    let zones = vec![(zone.apex().clone(), ZoneState::Serving(Arc::clone(zone)))];
-    Snapshot::new(1, options.key, Identity::default(), zones)
-        .with_access(Arc::default(), vec![Arc::new(rules)])
-        .with_journals(vec![Arc::new(journal.clone())])
+    let mut table = ZoneTable::new(options.key);
+    let number = table.insert(zone.apex());
+    let entry = table.entry_mut(number);
+    entry.state = ZoneState::Serving(Arc::clone(zone));
+    entry.rules = Arc::new(rules);
+    entry.journal = Some(Arc::new(journal.clone()));
+    Snapshot::of(1, Identity::default(), &table, Arc::default())
 }
 
 //----------- The primary ----------------------------------------------------

@@ -80,6 +80,8 @@ pub enum Ticket {
     Transfer,
     /// A zone is said to have changed.
     Notify,
+    /// A zone is to be changed.
+    Update,
     /// It has a TSIG record to verify, and its answer is to be signed.
     Signed,
     /// Only who may transfer the zone is answered.
@@ -171,8 +173,13 @@ impl Plan {
                     Fault::Malformed => Task::Code(FORMERR, None, 0),
                     Fault::Opcode(end) => {
                         let opcode = exchange.buffer[2] >> 3 & 0xF;
-                        if opcode == opcode::NOTIFY && end > HEADER_LEN {
-                            self.task = Task::Defer(Ticket::Notify);
+                        let ticket = match opcode {
+                            opcode::NOTIFY => Some(Ticket::Notify),
+                            opcode::UPDATE => Some(Ticket::Update),
+                            _ => None,
+                        };
+                        if let Some(ticket) = ticket.filter(|_| end > HEADER_LEN) {
+                            self.task = Task::Defer(ticket);
                             return;
                         }
                         self.query.question_end = end;

@@ -10,6 +10,7 @@ use crate::wire::Name;
 use crate::zone::{Checks, Denial, Diagnostic, LoadOptions, Loaded, Severity, Zone, load, verify};
 
 use super::config::{Config, ZoneConfig};
+use super::files::Files;
 use super::report::tell;
 use super::{cores, zones};
 
@@ -32,7 +33,7 @@ impl Checked {
             nsec3_iterations_max: zone.nsec3_iterations_max,
         };
         let file = zone.file().unwrap_or_default().display().to_string();
-        let mut loaded = load(&zone.name, &file, &zones::Files::default(), &options);
+        let mut loaded = load(&zone.name, &file, &Files::default(), &options);
         if let Some(loaded_zone) = &loaded.zone {
             let checks = Checks { signatures: true, digest: zone.zonemd };
             let found = verify(loaded_zone, &file, zones::now(), threads, checks);

@@ -3,6 +3,7 @@
 //! ```text
 //!   message ──verify TSIG──> without it ──┬─ AXFR, IXFR ──> transfer::outgoing
 //!                                         ├─ NOTIFY ──────> whoever refreshes the zone
+//!                                         ├─ UPDATE ──────> whoever changes the zone
 //!                                         └─ a query ─────> answer_batch, the reply signed
 //! ```
 
@@ -15,8 +16,10 @@ use crate::snapshot::{Snapshot, ZoneState};
 use crate::transfer::outgoing::{self, Denied, Granted, Outgoing};
 use crate::tsig::{Session, Verified, verify_request, without_signature};
 use crate::wire::message::{Message, Writer, header, opcode};
-use crate::wire::rcode::{EDE_PROHIBITED, FORMERR, NOERROR, NOTAUTH, REFUSED};
+use crate::wire::rcode::{EDE_PROHIBITED, FORMERR, NOERROR, NOTAUTH, REFUSED, SERVFAIL};
 use crate::wire::{Name, rtype};
+
+use super::updates::{self, Asked, Awaited};
 
 /// Seconds since 1970, as TSIG counts them.
 pub fn wall_clock() -> u64 {
@@ -31,6 +34,8 @@ pub enum Response {
     Transfer(Box<Outgoing>),
     /// One reply, and the zone that is said to have changed.
     Notified(Name, Vec<u8>),
+    /// One reply, when the zone of that name has been changed.
+    Update(Name, Box<Asked>, Box<Updating>),
     /// None.
     Silence,
 }
@@ -43,6 +48,26 @@ pub struct Request<'a> {
     pub peer: IpAddr,
     /// How it came.
     pub transport: Transport,
+}
+
+/// The reply to an update, to come.
+pub struct Updating {
+    awaited: Awaited,
+    session: Option<Session>,
+    message: Vec<u8>,
+}
+
+impl Updating {
+    /// The reply, when it is known; `None` if there is no message to reply to.
+    pub async fn reply(self) -> Option<Vec<u8>> {
+        // Whoever was to change the zone is gone.
+        let code = self.awaited.await.unwrap_or(SERVFAIL);
+        let mut reply = Writer::reply(Message::new(&self.message)?, code).into_octets();
+        if let Some(mut session) = self.session {
+            session.sign(&mut reply, wall_clock());
+        }
+        Some(reply)
+    }
 }
 
 /// Answers a message that [`answer_batch`] deferred.
@@ -78,6 +103,16 @@ pub fn respond(
                 }
                 Ok(Granted::Current(zone)) => outgoing::current(message, &zone),
                 Err(denied) => outgoing::denial(message, denied),
+            }
+        }
+        Some(Ticket::Update) => {
+            let key = session.as_ref().map(|session| session.key().name());
+            match updates::asked(snapshot, message, request.peer, key) {
+                Ok((name, asked, awaited)) => {
+                    let updating = Updating { awaited, session, message: plain };
+                    return Response::Update(name, Box::new(asked), Box::new(updating));
+                }
+                Err(code) => Writer::reply(message, code).into_octets(),
             }
         }
         Some(Ticket::Notify) => {
@@ -142,6 +177,7 @@ fn what_it_is(message: Message<'_>, transport: Transport) -> Option<Ticket> {
     let question = message.question().ok()??;
     match (message.opcode(), question.qtype) {
         (opcode::NOTIFY, _) => Some(Ticket::Notify),
+        (opcode::UPDATE, _) => Some(Ticket::Update),
         (opcode::QUERY, rtype::AXFR | rtype::IXFR) if transport == Transport::Stream => {
             Some(Ticket::Transfer)
         }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::memory::epoch::Published;
 use crate::snapshot::Snapshot;
+use crate::wire::Name;
 use crate::zone::change::Journal;
 
 use super::config::Config;
@@ -19,6 +20,7 @@ use super::control::Reread;
 use super::cores;
 use super::report::say;
 use super::transfers::Told;
+use super::updates::Asked;
 use super::zones::{Install, Moved, ZoneSet};
 
 /// What a reload works on. Old zones are freed where it runs, never on a core.
@@ -74,6 +76,18 @@ impl Loader {
         let (zones, keys) = (self.zones.tracked(), Arc::clone(&self.config.keys));
         // At the end nobody listens any more.
         let _ = self.told.send(Told::Zones(zones, keys, self.zones.take_writes()));
+    }
+
+    /// Changes the zone `name` as all of them ask, on disk first, and tells them.
+    pub fn update(&mut self, name: &Name, all: Vec<Asked>) {
+        let Some(group) = self.zones.update(&self.config, name, all) else { return };
+        if !group.changes.is_empty() {
+            let snapshot = self.zones.snapshot(&self.config);
+            drop(self.published.publish(snapshot));
+            let moved = Moved { tracked: self.zones.tracked_one(name), ..Moved::default() };
+            let _ = self.told.send(Told::Moved(moved, Vec::new()));
+        }
+        group.answer();
     }
 
     /// Serves these versions from now on, and does what catalogs among them say; what is known of

@@ -24,6 +24,7 @@ use crate::zone::change::{Change, Journal, apply};
 use crate::zone::intake::Intake;
 use crate::zone::{LoadOptions, Zone};
 
+use super::files::Digest;
 use super::journal;
 
 const MAGIC: &[u8; 16] = b"ring53 zone 1\r\n\0";
@@ -165,16 +166,52 @@ pub fn keep(
 /// Keeps nothing of `name` any more.
 pub fn remove(directory: &Path, name: &Name) -> Result<(), String> {
     // The zone last: without it what stands beside it means nothing.
-    for ending in ["confirmed", "journal", "zone"] {
-        let path = path(directory, name, ending);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&path, "remove", &error));
-            }
-            _ => {}
+    let endings = ["confirmed", "source", "journal", "zone"];
+    endings.into_iter().try_for_each(|ending| remove_file(&path(directory, name, ending)))
+}
+
+/// Keeps `zone` whole, which updates have made of a file with the text of this digest.
+pub fn keep_updated(
+    directory: &Path,
+    zone: &Zone,
+    journal: &Journal,
+    digest: &Digest,
+) -> Result<(), String> {
+    let name = zone.apex();
+    let source = path(directory, name, "source");
+    let write = |out: &mut dyn Write| {
+        digest.iter().try_for_each(|octet| write!(out, "{octet:02x}"))?;
+        writeln!(out)
+    };
+    // A zone from before that stood beside it would be taken for what updates have made.
+    remove_file(&path(directory, name, "zone"))?;
+    replace(&source, write).map_err(|error| failed(&source, "write", &error))?;
+    save(directory, zone)?;
+    journal::replace(directory, name, journal.changes())
+}
+
+/// The digest of the file that updates began with, if there were any.
+pub fn restore_source(directory: &Path, name: &Name) -> Option<Digest> {
+    let text = fs::read_to_string(path(directory, name, "source")).ok()?;
+    let octet = |at: usize| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok();
+    let octets: Option<Vec<u8>> = (0..SHA256_OUTPUT_LEN).map(octet).collect();
+    octets?.try_into().ok()
+}
+
+/// Keeps of a zone that updates have changed only what others need for IXFR: the file has caught
+/// up.
+pub fn forget_updates(directory: &Path, name: &Name) -> Result<(), String> {
+    remove_file(&path(directory, name, "zone"))?;
+    remove_file(&path(directory, name, "source"))
+}
+
+fn remove_file(path: &Path) -> Result<(), String> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed(path, "remove", &error))
         }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Reads what [`keep`] kept, with the changes since; `None` if there is nothing.

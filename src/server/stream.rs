@@ -33,7 +33,7 @@ use crate::policy::subscriber;
 use crate::snapshot::Snapshot;
 use crate::transfer::outgoing::{self, Outgoing};
 
-use super::deferred::{Request, Response, respond, wall_clock};
+use super::deferred::{Request, Response, Updating, respond, wall_clock};
 use super::report::say;
 use super::transfers::Told;
 
@@ -321,6 +321,10 @@ async fn converse(
                 Answered::Transfer(outgoing) => {
                     transfer(&mut stream, &mut replies, shared, *outgoing).await?;
                 }
+                Answered::Update(updating) => match updating.reply().await {
+                    Some(reply) => append(&mut replies, &reply),
+                    None => return Ok(()),
+                },
             }
         }
         send(&mut stream, &mut replies, shared).await?;
@@ -367,6 +371,8 @@ enum Answered {
     Silence,
     /// The replies are still to be written.
     Transfer(Box<Outgoing>),
+    /// The reply comes when the zone has been changed.
+    Update(Box<Updating>),
 }
 
 /// Appends the reply to `query`.
@@ -395,6 +401,10 @@ fn answer(shared: &Shared, query: &[u8], peer: IpAddr, replies: &mut Vec<u8>) ->
                 Response::Notified(name, reply) => {
                     let _ = shared.told.send(Told::Notified(name, peer));
                     append(replies, &reply);
+                }
+                Response::Update(name, asked, updating) => {
+                    let _ = shared.told.send(Told::Update(name, asked));
+                    return Answered::Update(updating);
                 }
                 Response::Silence => return Answered::Silence,
             }

@@ -27,7 +27,7 @@ use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 use tokio::time::sleep;
 
 use crate::answer::{CoreState, Transport};
-use crate::limits::{TRANSFERS_PER_PRIMARY_MAX, UNWRITTEN_MAX};
+use crate::limits::{TRANSFERS_PER_PRIMARY_MAX, UNWRITTEN_MAX, UPDATES_WAITING_MAX};
 use crate::memory::epoch::Reader;
 use crate::net::Replier;
 use crate::policy::Remote;
@@ -47,6 +47,7 @@ use super::loader::{self, SharedLoader};
 use super::notify::Telling;
 use super::report::say;
 use super::secondary::{Found, Newer, Wanted, attempt, random_id};
+use super::updates::Asked;
 use super::worker::Deferral;
 use super::writer::{Write, Writer};
 use super::zones::{Install, Moved, Tracked};
@@ -66,6 +67,8 @@ pub enum Told {
     Moved(Moved, Vec<Write>),
     /// A peer that may do so says that a zone has changed.
     Notified(Name, IpAddr),
+    /// A peer that may do so wants a zone changed.
+    Update(Name, Box<Asked>),
 }
 
 /// What the thread works with.
@@ -98,6 +101,7 @@ pub struct Transfers {
 pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Transfers { mut snapshot, mut core, mut deferrals, repliers, mut told, .. } = transfers;
+    let repliers: Rc<[Replier]> = repliers.into();
     let takes_commands = transfers.takes_commands;
     let writer = Writer::new(transfers.state.clone());
     let keeper = Rc::new(Keeper {
@@ -129,16 +133,19 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
                 Some(deferral) = deferrals.recv() => {
                     let elapsed = keeper.now();
                     let pinned = snapshot.pin();
-                    let notified = reply(&pinned, &mut core, elapsed, &repliers, &deferral);
+                    let more = reply(&pinned, &mut core, elapsed, &repliers, deferral);
                     drop(pinned);
-                    if let Some((name, peer)) = notified {
-                        keeper.notified(&name, Some(peer));
+                    match more {
+                        Some(Told::Update(name, asked)) => keeper.update(&name, *asked),
+                        Some(Told::Notified(name, peer)) => keeper.notified(&name, Some(peer)),
+                        _ => {}
                     }
                 }
                 Some(event) = told.recv() => match event {
                     Told::Zones(zones, keys, writes) => keeper.track(zones, keys, writes),
                     Told::Moved(moved, writes) => keeper.moved(moved, writes),
                     Told::Notified(name, peer) => keeper.notified(&name, Some(peer)),
+                    Told::Update(name, asked) => keeper.update(&name, *asked),
                 },
                 () = keeper.wake.notified() => {}
                 () = sleep(keeper.next_due().saturating_sub(keeper.now()).min(PAUSE)) => {}
@@ -155,19 +162,29 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers a datagram; the zone that it says has changed, if it may say so, and who says it.
+/// Answers a datagram, perhaps later; what is to be told of it.
 fn reply(
     snapshot: &Snapshot,
     core: &mut CoreState,
     elapsed: Duration,
-    repliers: &[Replier],
-    deferral: &Deferral,
-) -> Option<(Name, IpAddr)> {
+    repliers: &Rc<[Replier]>,
+    deferral: Deferral,
+) -> Option<Told> {
     let peer = deferral.origin.peer()?.ip();
     let request = Request { octets: &deferral.octets, peer, transport: Transport::Datagram };
     let (reply, notified) = match respond(snapshot, core, elapsed, &request) {
         Response::Reply(reply) => (reply, None),
-        Response::Notified(name, reply) => (reply, Some((name, peer))),
+        Response::Notified(name, reply) => (reply, Some(Told::Notified(name, peer))),
+        Response::Update(name, asked, updating) => {
+            let repliers = Rc::clone(repliers);
+            spawn_local(async move {
+                let reply = updating.reply().await;
+                if let (Some(replier), Some(reply)) = (repliers.get(deferral.core), reply) {
+                    let _ = replier.send(&deferral.origin, &reply);
+                }
+            });
+            return Some(Told::Update(name, asked));
+        }
         Response::Transfer(_) | Response::Silence => return None,
     };
     // As with any reply: if it cannot be sent the peer asks again.
@@ -235,6 +252,9 @@ pub struct Kept {
     confirmed_due: Cell<Duration>,
     /// Whether no primary has confirmed it for too long.
     pub is_expired: Cell<bool>,
+    /// Updates that wait for those that are under way.
+    updates: RefCell<Vec<Asked>>,
+    is_updating: Cell<bool>,
     /// What happened last.
     pub last: RefCell<Option<Box<str>>>,
 }
@@ -363,6 +383,8 @@ impl Keeper {
             installing: tokio::sync::Mutex::default(),
             confirmed_due: Cell::new(Duration::ZERO),
             is_expired: Cell::new(false),
+            updates: RefCell::default(),
+            is_updating: Cell::new(false),
             last: RefCell::default(),
         };
         if let Some(age) = age {
@@ -622,6 +644,34 @@ impl Keeper {
         self.write(Write::Keep(zone, changes, journal?, Some(done)));
         kept.confirmed(self.now(), Duration::ZERO);
         Some(written)
+    }
+
+    /// Has a zone changed as `asked`.
+    fn update(self: &Rc<Keeper>, name: &Name, asked: Asked) {
+        let Some(kept) = self.zones.borrow().get(name).cloned() else { return };
+        let mut updates = kept.updates.borrow_mut();
+        if updates.len() >= UPDATES_WAITING_MAX {
+            return;
+        }
+        updates.push(asked);
+        if !kept.is_updating.replace(true) {
+            spawn_local(Rc::clone(self).update_all(name.clone(), Rc::clone(&kept)));
+        }
+    }
+
+    /// Takes the updates that wait, all of them in one go; what has come meanwhile in the next.
+    async fn update_all(self: Rc<Keeper>, name: Name, kept: Rc<Kept>) {
+        loop {
+            let all = kept.updates.take();
+            if all.is_empty() {
+                break;
+            }
+            let (loader, name) = (Arc::clone(&self.loader), name.clone());
+            let update = move || loader::lock(&loader).update(&name, all);
+            // Whoever waits is told by its end, too.
+            let _ = spawn_blocking(update).await;
+        }
+        kept.is_updating.set(false);
     }
 
     /// A primary has said that the zone is current.

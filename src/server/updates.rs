@@ -15,12 +15,13 @@ use tokio::sync::oneshot;
 use crate::policy::Grants;
 use crate::snapshot::{Snapshot, ZoneState};
 use crate::transfer::update::{Update, read, zone_of};
-use crate::wire::Name;
-use crate::wire::message::{Message, Writer};
+use crate::wire::message::Message;
 use crate::wire::rcode::{NOERROR, NOTAUTH, REFUSED, Rcode, SERVFAIL};
+use crate::wire::{Name, rtype};
 use crate::zone::change::{Change, Journal, changed};
 use crate::zone::{LoadOptions, Zone};
 
+use super::files::Digest;
 use super::report::say;
 use super::state;
 
@@ -51,8 +52,9 @@ pub fn asked(
         return Err(REFUSED);
     }
     let ZoneState::Serving(zone) = snapshot.zone(index) else { return Err(SERVFAIL) };
-    // Signatures are made elsewhere: a change here would have none.
-    if zone.is_signed() {
+    // Signatures and digests are made elsewhere: with a change here they would be wrong.
+    let apex = zone.node(zone.apex_at());
+    if zone.is_signed() || apex.rrset(rtype::ZONEMD).is_some() {
         return Err(REFUSED);
     }
     let update = read(message, zone.lower_apex())?;
@@ -60,11 +62,6 @@ pub fn asked(
     let key = key.map(Box::from);
     let asked = Asked { update, peer, key, grants: rules.update.clone(), answer };
     Ok((zone.apex().clone(), asked, awaited))
-}
-
-/// The reply with `code`.
-pub fn reply(message: Message<'_>, code: Rcode) -> Vec<u8> {
-    Writer::reply(message, code).into_octets()
 }
 
 /// A version that updates have led to, and what is to be told when it is served.
@@ -112,12 +109,22 @@ impl Group {
 
     /// Puts the changes on disk, after which they may be acknowledged; the journal they end.
     /// If that fails none of them is served.
-    pub fn keep(&mut self, directory: &Path, before: &Journal) -> Option<Journal> {
+    /// `first` is the digest of the zone's file, if these are the first changes since it was read.
+    pub fn keep(
+        &mut self,
+        directory: &Path,
+        before: &Journal,
+        first: Option<&Digest>,
+    ) -> Option<Journal> {
         if self.changes.is_empty() {
             return None;
         }
         let journal = before.after(&self.changes, self.zone.memory_len());
-        match state::keep(directory, &self.zone, &self.changes, &journal) {
+        let kept = match first {
+            Some(digest) => state::keep_updated(directory, &self.zone, &journal, digest),
+            None => state::keep(directory, &self.zone, &self.changes, &journal),
+        };
+        match kept {
             Ok(()) => Some(journal),
             Err(error) => {
                 say!("zone {}: updates are not taken: {error}", self.zone.apex());

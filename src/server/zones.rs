@@ -1,33 +1,29 @@
 //! Zones from files: read, compiled, kept when they fail, and put into snapshots.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::limits::ZONE_FILE_SIZE_MAX;
-use crate::memory::Region;
 use crate::snapshot::{Snapshot, ZoneState, ZoneTable};
 use crate::wire::Name;
 use crate::zone::change::{Change, Journal, diff};
 use crate::zone::{
-    Checks, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Severity, Source, SourceText, Text, Zone,
-    catalog, load, verify,
+    Checks, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Severity, Zone, catalog, load, verify,
 };
 
 use super::catalogs::{Catalogs, Step};
 use super::config::{Config, Dnssec, ZoneConfig};
+use super::dynamic::{self, Verdict};
+use super::files::{Digest, Embedded, FileRead, Files};
 use super::report::say;
+use super::updates::{Asked, Group};
 use super::writer::Write;
 use super::{cores, deferred, journal, state};
 
-/// Served when nothing is configured.
-const SAMPLE: &[u8] = include_bytes!("sample.zone");
 /// Diagnostics of one zone that go to the log; `ring53 check zone` prints all.
 const LOGGED_MAX: usize = 20;
 /// Files from this size on are read by several threads, one file at a time.
@@ -40,126 +36,6 @@ pub fn hash_key() -> Result<HashKey, String> {
         .and_then(|mut file| file.read_exact(&mut secret))
         .map_err(|error| format!("cannot read /dev/urandom, which the name hash needs: {error}"))?;
     Ok(HashKey::new(secret))
-}
-
-//----------- Files ----------------------------------------------------------
-
-/// Zone text from the file system. Remembers what it read, so that a reload can tell whether any
-/// of it has changed, files of `$INCLUDE` as well.
-#[derive(Default)]
-pub struct Files {
-    read: Mutex<Vec<FileRead>>,
-}
-
-/// One file as it was when it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FileRead {
-    path: PathBuf,
-    version: FileVersion,
-}
-
-impl FileRead {
-    fn is_current(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|now| FileVersion::of(&now) == self.version)
-    }
-}
-
-/// What tells one version of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileVersion {
-    device: u64,
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-    /// Unlike the time of modification, nobody can set this one back.
-    changed: (i64, i64),
-}
-
-impl FileVersion {
-    fn of(metadata: &Metadata) -> FileVersion {
-        FileVersion {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            len: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
-impl Source for Files {
-    fn read(&self, path: &str, included_from: Option<&str>) -> Result<SourceText, String> {
-        let resolved = match included_from.and_then(|from| Path::new(from).parent()) {
-            Some(directory) => directory.join(path),
-            None => PathBuf::from(path),
-        };
-        let (text, version) = read_file(&resolved)?;
-        let name = resolved.display().to_string();
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.push(FileRead { path: resolved, version });
-        Ok(SourceText { name, text })
-    }
-}
-
-fn read_file(path: &Path) -> Result<(Text, FileVersion), String> {
-    let shown = path.display();
-    let failed = |error: io::Error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::NotFound => ": check the path",
-            io::ErrorKind::PermissionDenied => {
-                ": the user that ring53 runs as must be able to read it"
-            }
-            _ => "",
-        };
-        format!("a readable file, but {shown}: {error}{remedy}")
-    };
-    // Opening a FIFO would wait for somebody to write.
-    let mut options = File::options();
-    let mut file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        let found = if metadata.is_dir() { "a directory" } else { "no regular file" };
-        return Err(format!("a regular file, but {shown} is {found}"));
-    }
-    let version = FileVersion::of(&metadata);
-    let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-    if len > ZONE_FILE_SIZE_MAX {
-        return Err(format!(
-            "a file of at most {ZONE_FILE_SIZE_MAX} octets, but {shown} has {len}"
-        ));
-    }
-    // Read, not mapped: a file that shrinks under a mapping kills the process.
-    let mut region = Region::new(len).map_err(failed)?;
-    let mut filled = 0;
-    while filled < len {
-        match file.read(&mut region[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    let after = FileVersion::of(&file.metadata().map_err(failed)?);
-    let written = (after.len, after.modified) != (version.len, version.modified);
-    if filled < len || written {
-        return Err(format!(
-            "a file at rest, but {shown} changed while it was read: write a new file beside it, \
-             rename it, then reload"
-        ));
-    }
-    Ok((Text::Region(region, filled), version))
-}
-
-/// The sample zone.
-struct Embedded;
-
-impl Source for Embedded {
-    fn read(&self, _path: &str, included_from: Option<&str>) -> Result<SourceText, String> {
-        match included_from {
-            None => Ok(SourceText { name: "sample.zone".into(), text: Text::Static(SAMPLE) }),
-            Some(_) => Err("no $INCLUDE in the sample zone".into()),
-        }
-    }
 }
 
 //----------- ZoneSet --------------------------------------------------------
@@ -186,6 +62,17 @@ struct Held {
     age: Option<Duration>,
     /// What led to the version in `zone`; `None` if that is not known.
     journal: Option<Arc<Journal>>,
+    /// Of a zone that may be changed by updates.
+    dynamic: Option<Box<Dynamic>>,
+}
+
+/// What matters of the file of a zone that may be changed by updates.
+#[derive(Clone)]
+struct Dynamic {
+    /// Of the file's text when it was taken.
+    digest: Digest,
+    /// Whether the zone has changed since.
+    is_updated: bool,
 }
 
 /// One zone as those see it who move zones between servers.
@@ -219,7 +106,7 @@ pub struct Moved {
 
 impl Held {
     fn new(config: ZoneConfig) -> Held {
-        Held { config, zone: None, files: None, age: None, journal: None }
+        Held { config, zone: None, files: None, age: None, journal: None, dynamic: None }
     }
 
     /// Whether loading `zone` again would give the same.
@@ -364,6 +251,31 @@ impl ZoneSet {
         self.remember(step);
         let produced = self.produce(config);
         moved.tracked.extend(produced);
+    }
+
+    /// Changes the zone `name` as all of them ask: on disk when this returns. `None` if there is no
+    /// such zone.
+    pub fn update(&mut self, config: &Config, name: &Name, all: Vec<Asked>) -> Option<Group> {
+        let key = self.key();
+        let held = self.held.get_mut(name)?;
+        let (zone, dynamic) = (held.zone.clone()?, held.dynamic.as_mut()?);
+        let threads = cores::allowed().len();
+        let nsec3_iterations_max = held.config.nsec3_iterations_max;
+        let mut group = Group::of(&zone, all, &LoadOptions { key, threads, nsec3_iterations_max });
+        let before = held.journal.clone().unwrap_or_default();
+        let first = Some(&dynamic.digest).filter(|_| !dynamic.is_updated);
+        if let Some(journal) = group.keep(&config.state, &before, first) {
+            dynamic.is_updated = true;
+            held.zone = Some(Arc::clone(&group.zone));
+            held.journal = Some(Arc::new(journal));
+            put(&mut self.table, name, held);
+        }
+        Some(group)
+    }
+
+    /// One zone, for who moves zones between servers.
+    pub fn tracked_one(&self, name: &Name) -> Vec<Tracked> {
+        self.held.get(name).map(Held::tracked).into_iter().collect()
     }
 
     /// What has to be done on disk since this was asked last.
@@ -534,8 +446,14 @@ impl Loading<'_> {
         if let Some(held) = held
             && (held.is_current(zone) || is_kept(zone) && is_kept(&held.config))
         {
-            let (zone, files) = (held.zone.clone(), held.files.clone());
-            return Held { config, zone, files, age: held.age, journal: held.journal.clone() };
+            return Held {
+                config,
+                zone: held.zone.clone(),
+                files: held.files.clone(),
+                age: held.age,
+                journal: held.journal.clone(),
+                dynamic: held.dynamic.clone(),
+            };
         }
         if is_kept(zone) {
             let restores = restores(&zone.name);
@@ -558,7 +476,10 @@ fn load_file(
 ) -> Held {
     let (name, started) = (&config.name, Instant::now());
     let options = LoadOptions { key, threads, nsec3_iterations_max: config.nsec3_iterations_max };
-    let files = Files::default();
+    // What updates have changed is on disk, whether or not any are allowed now.
+    let updated = dynamic::Updated::find(server, held_updates(held), &options, name);
+    let is_dynamic = updated.is_some() || !config.rules.update.is_empty();
+    let files = if is_dynamic { Files::digested() } else { Files::default() };
     let loaded = match config.file() {
         Some(file) => load(name, &file.to_string_lossy(), &files, &options),
         None => load(name, "sample.zone", &Embedded, &options),
@@ -580,10 +501,33 @@ fn load_file(
             started.elapsed().as_millis(),
         );
         say_expiry(&loaded, now());
-        let files = files.read.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let journal = Some(record(server, &config, held, &loaded, key));
-        let zone = Some(Arc::new(loaded));
-        return Held { config, zone, files: Some(files.into()), age: None, journal };
+        let (files, digest) = files.into_read();
+        let fresh = |digest| Box::new(Dynamic { digest, is_updated: false });
+        let Some(updated) = updated else {
+            let before = held.and_then(|held| Some((held.zone.clone()?, held.journal.clone())));
+            let journal = Some(record(server, &config, before, &loaded, key));
+            let (zone, files, dynamic) = (Some(Arc::new(loaded)), Some(files), digest.map(fresh));
+            return Held { config, zone, files, age: None, journal, dynamic };
+        };
+        let verdict = updated.judge(&loaded, digest, key);
+        if verdict == Verdict::File {
+            let before = Some((Arc::clone(&updated.zone), Some(Arc::clone(&updated.journal))));
+            let journal = Some(record(server, &config, before, &loaded, key));
+            if server.owns_state
+                && let Err(error) = state::forget_updates(&server.state, name)
+            {
+                say!("zone {name}: {error}");
+            }
+            let (zone, files, dynamic) = (Some(Arc::new(loaded)), Some(files), digest.map(fresh));
+            return Held { config, zone, files, age: None, journal, dynamic };
+        }
+        // A file that is not taken is read again with the next reload.
+        let files = Some(files).filter(|_| verdict == Verdict::Updates);
+        return updated.into_held(config, files);
+    }
+    if let Some(updated) = updated {
+        say!("zone {name}: not loaded; serial {} goes on serving", updated.zone.serial());
+        return updated.into_held(config, None);
     }
     let zone = held.and_then(|held| held.zone.clone());
     match &zone {
@@ -594,14 +538,32 @@ fn load_file(
         ),
     }
     let journal = held.and_then(|held| held.journal.clone());
-    Held { config, zone, files: None, age: None, journal }
+    let dynamic = held.and_then(|held| held.dynamic.clone());
+    Held { config, zone, files: None, age: None, journal, dynamic }
+}
+
+/// What updates have made of a zone that is held.
+fn held_updates(held: Option<&Held>) -> Option<dynamic::Updated> {
+    let held = held?;
+    let dynamic = held.dynamic.as_ref().filter(|dynamic| dynamic.is_updated)?;
+    let (zone, journal) = (held.zone.clone()?, held.journal.clone().unwrap_or_default());
+    Some(dynamic::Updated { zone, journal, digest: dynamic.digest })
+}
+
+impl dynamic::Updated {
+    /// The zone goes on as updates have made it.
+    fn into_held(self, config: ZoneConfig, files: Option<Box<[FileRead]>>) -> Held {
+        let dynamic = Some(Box::new(Dynamic { digest: self.digest, is_updated: true }));
+        let (zone, journal) = (Some(self.zone), Some(self.journal));
+        Held { config, zone, files, age: None, journal, dynamic }
+    }
 }
 
 /// The journal of a zone that was read: others need only what has changed.
 fn record(
     server: &Config,
     config: &ZoneConfig,
-    held: Option<&Held>,
+    before: Option<(Arc<Zone>, Option<Arc<Journal>>)>,
     zone: &Zone,
     key: HashKey,
 ) -> Arc<Journal> {
@@ -610,13 +572,11 @@ fn record(
     if config.rules.transfer.is_empty() {
         return Arc::default();
     }
-    let Some(Held { zone: Some(before), journal, .. }) = held else {
-        return recall(server, zone);
-    };
-    let journal = journal.clone().unwrap_or_default();
+    let Some((before, journal)) = before else { return recall(server, zone) };
+    let journal = journal.unwrap_or_default();
     let old = before.serial();
     if old == new {
-        if diff(before, zone, key).is_empty() {
+        if diff(&before, zone, key).is_empty() {
             return journal;
         }
         say!("zone {name}: it has changed, but its serial {new} has not: others will not notice");
@@ -626,7 +586,7 @@ fn record(
         say!("zone {name}: its serial went back from {old} to {new}: others will not take it");
         return forget(server, zone);
     }
-    let change = Arc::new(diff(before, zone, key));
+    let change = Arc::new(diff(&before, zone, key));
     let journal = journal.after(std::slice::from_ref(&change), zone.memory_len());
     if let Err(error) = state::record(&server.state, name, &[change], &journal) {
         say!("zone {name}: {error}: after a restart others get the whole zone");
@@ -686,7 +646,8 @@ fn restore_one(key: HashKey, server: &Config, config: ZoneConfig, threads: usize
     say!("zone {name}: serial {}, kept from before", zone.serial());
     let journal = (!journal.changes().is_empty()).then(|| Arc::new(journal));
     let age = config.is_secondary().then_some(age);
-    Held { config, zone: Some(Arc::new(zone)), files: Some(Box::default()), age, journal }
+    let (zone, files) = (Some(Arc::new(zone)), Some(Box::default()));
+    Held { config, zone, files, age, journal, dynamic: None }
 }
 
 //----------- Signatures -----------------------------------------------------
