@@ -130,6 +130,14 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
         }
         while !stop.load(Ordering::Relaxed) {
             tokio::select! {
+                // A datagram may be about a zone that is told of.
+                biased;
+                Some(event) = told.recv() => match event {
+                    Told::Zones(zones, keys, writes) => keeper.track(zones, keys, writes),
+                    Told::Moved(moved, writes) => keeper.moved(moved, writes),
+                    Told::Notified(name, peer) => keeper.notified(&name, Some(peer)),
+                    Told::Update(name, asked) => keeper.update(&name, *asked),
+                },
                 Some(deferral) = deferrals.recv() => {
                     let elapsed = keeper.now();
                     let pinned = snapshot.pin();
@@ -141,12 +149,6 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
                         _ => {}
                     }
                 }
-                Some(event) = told.recv() => match event {
-                    Told::Zones(zones, keys, writes) => keeper.track(zones, keys, writes),
-                    Told::Moved(moved, writes) => keeper.moved(moved, writes),
-                    Told::Notified(name, peer) => keeper.notified(&name, Some(peer)),
-                    Told::Update(name, asked) => keeper.update(&name, *asked),
-                },
                 () = keeper.wake.notified() => {}
                 () = sleep(keeper.next_due().saturating_sub(keeper.now()).min(PAUSE)) => {}
             }

@@ -221,6 +221,10 @@ fn is_of_signing(rtype: u16) -> bool {
 
 /// RFC 2136, 3.4.2.2.
 fn add(records: &mut Vec<Record>, record: &Record, is_apex: bool) {
+    // RFC 4592, 4.2: what they would mean is left open.
+    if record.rtype == rtype::NS && record.owner.starts_with(b"\x01*") {
+        return;
+    }
     let aliased = |other: &Record| other.rtype == rtype::CNAME;
     let beside = |other: &Record| !matches!(other.rtype, rtype::CNAME | rtype::KEY);
     if record.rtype == rtype::CNAME {
@@ -289,7 +293,13 @@ impl Draft<'_> {
 
     /// What is different now, with a new serial (RFC 2136, 3.7).
     fn into_change(mut self) -> Result<Option<Change>, Rcode> {
-        if self.names.values().all(|touched| touched.before == touched.after) {
+        // Records that only change places are no change.
+        let is_same = |touched: &Touched| {
+            let mut change = Change::default();
+            change.compare(touched.before.clone(), touched.after.clone());
+            change.is_empty()
+        };
+        if self.names.values().all(is_same) {
             return Ok(None);
         }
         let from = self.zone.serial();
@@ -308,7 +318,7 @@ impl Draft<'_> {
             change.compare(before, after);
         }
         change.soa_first();
-        Ok(Some(change).filter(|change| !change.is_empty()))
+        Ok(Some(change))
     }
 }
 
@@ -422,6 +432,7 @@ mod tests {
         let old = b"\x02ns\0\x01h\0\0\0\0\x06\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05";
         for line in [
             (U, "ns.t.", rtype::A, CLASS_IN, 60, &[192, 0, 2, 1][..]),
+            (U, "x.t.", rtype::TXT, CLASS_IN, 60, b"\x01a"),
             (U, "x.t.", rtype::CNAME, CLASS_IN, 60, b"\x01n\0"),
             (U, "c.t.", rtype::A, CLASS_IN, 60, &A),
             (U, "t.", rtype::SOA, CLASS_IN, 60, old),
