@@ -297,6 +297,58 @@ fn what_is_acknowledged_is_there_after_any_end() {
     assert!(acknowledged > 30);
 }
 
+/// A zone that is too large to be built for every change: each is seen at once, and it is built anew
+/// now and then, behind the answers.
+#[test]
+fn a_large_zone_changes_a_little_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("t.zone");
+    let mut text = String::new();
+    for number in 0..4000 {
+        text += &format!("h{number} A 192.0.2.1\n");
+    }
+    write_zone(&file, 1, "192.0.2.80", &text);
+    let config = configure(directory.path(), free_address(), "allow_update = [\"127.0.0.1\"]");
+    let (process, address) = start(&config);
+    let since_built = || -> u64 {
+        let status = run(&["zone", "status", "t.", "--json", "--config", &config]);
+        let text = String::from_utf8(status.stdout).unwrap();
+        let (_, rest) = text.split_once("\"names_since_built\":").expect("a number of names");
+        rest.trim().split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    };
+    let (mut expected, mut most, mut before, mut renewals) = (transferred(address), 0, 0, 0);
+    for number in 0..200u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        let gone = format!("h{}.t.", number * 7);
+        let lines = [
+            add(&format!("n{number}.t."), rtype::A, &[10, 0, high, low]),
+            Line(Section::Authority, CLASS_ANY, 0, gone.clone(), rtype::ANY, vec![]),
+        ];
+        assert_eq!(update(address, &lines), NOERROR, "{}", process.said());
+        assert_eq!(ask(address, &gone).0, 3);
+        assert_eq!(ask(address, &format!("n{number}.t.")).1, [format!("10.0.{high}.{low}")]);
+        expected.insert(format!("n{number}.t. 60 in a 10.0.{high}.{low}"));
+        expected.remove(&format!("{gone} 60 in a 192.0.2.1"));
+        let names = since_built();
+        renewals += u32::from(names < before);
+        (most, before) = (most.max(names), names);
+    }
+    expected.retain(|line| !line.contains(" soa "));
+    let compare = |address| {
+        let mut found = transferred(address);
+        found.retain(|line| !line.contains(" soa "));
+        assert!(found == expected);
+    };
+    compare(address);
+    println!("built anew {renewals} times, with up to {most} names");
+    assert!(renewals >= 2 && most > 60 && most < 400);
+    process.signal(Signal::SIGKILL);
+    drop(process);
+    let (_process, address) = start(&config);
+    assert_eq!(serial(address), Some(201));
+    compare(address);
+}
+
 //----------- Files and updates ----------------------------------------------
 
 #[test]

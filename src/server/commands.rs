@@ -164,6 +164,7 @@ impl Kept {
             "state": state,
             "serial": zone.as_ref().map(|zone| zone.serial()),
             "names": zone.as_ref().map(|zone| zone.name_count()),
+            "names_since_built": zone.as_ref().map(|zone| zone.overlaid_count()),
             "primaries": config.primaries.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "next_seconds": refresh.as_ref().map(|refresh| seconds(refresh.next())),
             "expires_seconds":

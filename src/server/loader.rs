@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::memory::epoch::Published;
 use crate::snapshot::Snapshot;
 use crate::wire::Name;
+use crate::zone::Zone;
 use crate::zone::change::Journal;
 
 use super::config::Config;
@@ -105,6 +106,21 @@ impl Loader {
         }
         journals
     }
+}
+
+/// Builds the zone `name` anew if so much of it has changed that it should be, while it goes on
+/// changing. The version that is served then, if it is another.
+pub fn renew(loader: &SharedLoader, name: &Name) -> Option<Arc<Zone>> {
+    let (worn, options) = lock(loader).zones.worn(name)?;
+    let rebuilt = worn.rebuilt(&options)?;
+    let mut loader = lock(loader);
+    let Loader { config, zones, published, .. } = &mut *loader;
+    if !zones.renew(name, &worn, rebuilt) {
+        return None;
+    }
+    let snapshot = zones.snapshot(config);
+    drop(published.publish(snapshot));
+    zones.zone(name).cloned()
 }
 
 /// The keys that only a restart changes, and that `next` has changed.

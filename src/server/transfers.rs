@@ -257,6 +257,8 @@ pub struct Kept {
     /// Updates that wait for those that are under way.
     updates: RefCell<Vec<Asked>>,
     is_updating: Cell<bool>,
+    /// Whether it is being built anew.
+    is_renewing: Cell<bool>,
     /// What happened last.
     pub last: RefCell<Option<Box<str>>>,
 }
@@ -354,6 +356,7 @@ impl Keeper {
         // Now that all zones are there: name servers are looked up in them.
         for (kept, zone) in changed {
             self.replace(&kept, zone);
+            self.renew(&kept);
         }
         self.wake.notify_one();
     }
@@ -387,6 +390,7 @@ impl Keeper {
             is_expired: Cell::new(false),
             updates: RefCell::default(),
             is_updating: Cell::new(false),
+            is_renewing: Cell::new(false),
             last: RefCell::default(),
         };
         if let Some(age) = age {
@@ -642,6 +646,7 @@ impl Keeper {
             return None;
         }
         self.replace(kept, Some(Arc::clone(&zone)));
+        self.renew(kept);
         let (done, written) = oneshot::channel();
         self.write(Write::Keep(zone, changes, journal?, Some(done)));
         kept.confirmed(self.now(), Duration::ZERO);
@@ -674,6 +679,28 @@ impl Keeper {
             let _ = spawn_blocking(update).await;
         }
         kept.is_updating.set(false);
+    }
+
+    /// Has a zone built anew if so much of it has changed that it should be. What it serves is the
+    /// same before and after.
+    fn renew(self: &Rc<Keeper>, kept: &Rc<Kept>) {
+        let is_worn = kept.zone.borrow().as_ref().is_some_and(|zone| zone.is_worn());
+        if !is_worn || kept.is_renewing.replace(true) {
+            return;
+        }
+        let (keeper, kept) = (Rc::clone(self), Rc::clone(kept));
+        spawn_local(async move {
+            let (loader, name) = (Arc::clone(&keeper.loader), kept.config.borrow().name.clone());
+            let renewed = spawn_blocking(move || loader::renew(&loader, &name)).await;
+            if let Ok(Some(zone)) = renewed {
+                let mut held = kept.zone.borrow_mut();
+                // It may have changed once more since.
+                if held.as_ref().is_some_and(|held| held.serial() == zone.serial()) {
+                    *held = Some(zone);
+                }
+            }
+            kept.is_renewing.set(false);
+        });
     }
 
     /// A primary has said that the zone is current.

@@ -12,7 +12,8 @@ use crate::snapshot::{Snapshot, ZoneState, ZoneTable};
 use crate::wire::Name;
 use crate::zone::change::{Change, Journal, diff};
 use crate::zone::{
-    Checks, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Severity, Zone, catalog, load, verify,
+    Checks, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Room, Severity, Zone, amend, catalog, load,
+    verify,
 };
 
 use super::catalogs::{Catalogs, Step};
@@ -271,6 +272,41 @@ impl ZoneSet {
             put(&mut self.table, name, held);
         }
         Some(group)
+    }
+
+    /// A version of a zone that is to be built anew, and how.
+    pub fn worn(&self, name: &Name) -> Option<(Arc<Zone>, LoadOptions)> {
+        let held = self.held.get(name)?;
+        let zone = held.zone.as_ref().filter(|zone| zone.is_worn())?;
+        let nsec3_iterations_max = held.config.nsec3_iterations_max;
+        let threads = cores::allowed().len();
+        let options = LoadOptions { key: self.key(), threads, nsec3_iterations_max };
+        Some((Arc::clone(zone), options))
+    }
+
+    /// Has `rebuilt` in place of `worn`; if there is a newer version meanwhile, with the changes
+    /// that led to it. `false` if that cannot be.
+    pub fn renew(&mut self, name: &Name, worn: &Arc<Zone>, rebuilt: Zone) -> bool {
+        let key = self.key();
+        let Some(held) = self.held.get_mut(name) else { return false };
+        let Some(current) = &held.zone else { return false };
+        let renewed = if Arc::ptr_eq(current, worn) {
+            Some(rebuilt)
+        } else {
+            let changes = held.journal.as_ref().and_then(|journal| journal.since(worn.serial()));
+            changes.and_then(|changes| {
+                let changes: Vec<Change> = changes.iter().map(|it| Change::clone(it)).collect();
+                let options = LoadOptions::new(key, 1);
+                let room = Room::of(&rebuilt);
+                amend(&rebuilt, &changes, "what is served", &options, room).ok()?.zone
+            })
+        };
+        let Some(renewed) = renewed.filter(|zone| zone.serial() == current.serial()) else {
+            return false;
+        };
+        held.zone = Some(Arc::new(renewed));
+        put(&mut self.table, name, held);
+        true
     }
 
     /// One zone, for who moves zones between servers.

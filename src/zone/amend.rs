@@ -21,7 +21,7 @@ use crate::limits::{
 use crate::wire::{LowerName, rtype};
 
 use super::build::{Built, build, earlier};
-use super::change::{Change, Misfit, Net, Record, records};
+use super::change::{Change, Misfit, Net, Record, apply, records};
 use super::diagnostic::{Diagnostic, Severity};
 use super::finish::{complete_apex, hidden_by, is_target, never_answered, resolve_links};
 use super::hash::SuffixHashes;
@@ -67,6 +67,22 @@ impl Room {
             count => (count / OVERLAY_SHARE).min(OVERLAY_NAMES_MAX),
         };
         Room { names, octets: OVERLAY_OCTETS_MAX }
+    }
+}
+
+impl Zone {
+    /// Whether so much of it has changed since it was built that it should be built anew before
+    /// there is no room for more.
+    pub fn is_worn(&self) -> bool {
+        let room = Room::of(self);
+        let octets = self.overlay.as_ref().map_or(0, |overlay| overlay.pool.len());
+        !self.is_as_built() && (self.overlaid_count() > room.names / 2 || octets > room.octets / 2)
+    }
+
+    /// The same version, built anew.
+    pub fn rebuilt(&self, options: &LoadOptions) -> Option<Zone> {
+        let intake = apply(self, &[], options).ok()?;
+        intake.finish("what is served", options).zone
     }
 }
 
