@@ -30,7 +30,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, yield_now};
 use tokio::time::sleep;
 
 use crate::answer::{CoreState, Exchange, Transport, Verdict, answer_batch};
@@ -258,7 +258,7 @@ struct Connection {
 enum Next {
     /// More queries.
     Receive,
-    /// Those that are there already, once the peer has taken what is queued.
+    /// Those that are there already, once the peer has taken what is queued and others had a turn.
     Send,
     /// A transfer.
     Transfer(Box<Outgoing>),
@@ -298,7 +298,8 @@ impl Connection {
                 Next::Receive if self.shared.stopping.get() && self.partial.is_empty() => {
                     return self.end().await;
                 }
-                Next::Receive | Next::Send => {}
+                Next::Receive => {}
+                Next::Send => yield_now().await,
                 Next::Transfer(outgoing) => self.transfer(*outgoing).await?,
                 Next::End => return self.end().await,
                 Next::Close => return Ok(()),
@@ -307,6 +308,8 @@ impl Connection {
                 // Idle, it has no buffers.
                 self.partial = Vec::new();
                 self.wait_for(Wait::Query);
+            } else if !self.is_begun {
+                self.wait_for(Wait::Rest);
             }
         }
     }
@@ -351,10 +354,9 @@ impl Connection {
         let next = loop {
             let count_max = self.batch_count.min(usize::try_from(self.left).unwrap_or(usize::MAX));
             let queries = whole_queries(received, at, count_max);
-            let Some(last) = queries.last() else {
+            if queries.is_empty() {
                 break if self.left == 0 { Next::End } else { Next::Receive };
-            };
-            let end = last.end;
+            }
             let (answered, next) = self.answer_batch(received, &queries, &mut replies)?;
             at = queries[answered - 1].end;
             self.left -= answered as u64;
@@ -362,16 +364,12 @@ impl Connection {
             if let Some(next) = next {
                 break next;
             }
-            self.batch_count = (self.batch_count * 2).min(BATCH_COUNT_MAX);
-            debug_assert_eq!(at, end);
         };
         self.write(&mut replies)?;
         self.queued.extend_from_slice(&replies);
         self.partial.extend_from_slice(&received[at..]);
         // Octet by octet a query takes no longer: it began once.
-        if at < len && (at > 0 || !self.is_begun) {
-            self.wait_for(Wait::Rest);
-        }
+        self.is_begun &= at == 0;
         Ok(next)
     }
 
@@ -399,6 +397,7 @@ impl Connection {
         let mut core = shared.core.borrow_mut();
         let (snapshot, now) = (snapshot.pin(), shared.now());
         answer_batch(&snapshot, now, &mut core, &mut exchanges);
+        let mut next = None;
         for (i, exchange) in exchanges.iter().enumerate() {
             match exchange.verdict {
                 Verdict::Reply(len) => append(replies, &exchange.buffer[..len]),
@@ -420,15 +419,18 @@ impl Connection {
                 }
             }
             if replies.len() >= limits.queued.min(WRITE_LEN) {
+                // So large a batch is the last of its turn: others want theirs.
+                next = Some(Next::Send);
                 self.write(replies)?;
                 if replies.len() >= limits.queued {
                     // What is left of the batch is answered again, from the queries.
                     self.batch_count = i + 1;
-                    return Ok((i + 1, Some(Next::Send)));
+                    return Ok((i + 1, next));
                 }
             }
         }
-        Ok((queries.len(), None))
+        self.batch_count = (self.batch_count * 2).min(BATCH_COUNT_MAX);
+        Ok((queries.len(), next))
     }
 
     /// Writes as much of `replies` as the peer takes now; the rest stays.
@@ -453,9 +455,6 @@ impl Connection {
         self.wait_for(Wait::Reader);
         self.stream.write_all(&self.queued).await?;
         self.queued = Vec::new();
-        if !self.partial.is_empty() {
-            self.wait_for(Wait::Rest);
-        }
         Ok(())
     }
 
