@@ -5,6 +5,7 @@
 //!   waiting:  for its rest     Rest:    | began first  | ... | began just now |
 //!             for the reader   Reader:  | blocked longest | ... |
 //!                                          ^ closed first: when its time is over, or its place needed
+//!             for us           Answer:  | ...             (whoever changes a zone; never closed)
 //! ```
 //!
 //! There are no timers: each list is in the order of time, so that only its first has to be looked
@@ -57,6 +58,7 @@ impl StreamLimits {
             Wait::Query => self.idle,
             Wait::Rest => self.read,
             Wait::Reader => self.write,
+            Wait::Answer => return Duration::MAX,
         };
         self.shortened(time, open)
     }
@@ -87,9 +89,11 @@ pub enum Wait {
     Rest = 1,
     /// That its peer takes what was written.
     Reader = 2,
+    /// An answer that others make for us: its place is not taken away.
+    Answer = 3,
 }
 
-const WAITS: [Wait; 3] = [Wait::Query, Wait::Rest, Wait::Reader];
+const WAITS: [Wait; 4] = [Wait::Query, Wait::Rest, Wait::Reader, Wait::Answer];
 
 /// A place that was given; it names no other after it was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +104,12 @@ pub struct Number {
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooMany;
+pub enum Refused {
+    /// Its client has as many as it may have.
+    Peer,
+    /// All are taken by those that wait for an answer of ours.
+    Full,
+}
 
 /// The connections of all threads.
 pub struct Places {
@@ -129,29 +138,26 @@ impl Places {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Whether a query is being received or replies wait for their reader.
+    /// Whether a query is being received or answered, or replies wait for their reader.
     pub fn is_owing(&self) -> bool {
         let table = self.table();
-        [Wait::Rest, Wait::Reader].iter().any(|wait| table.lists[*wait as usize].first.is_some())
+        WAITS[1..].iter().any(|wait| table.lists[*wait as usize].first.is_some())
     }
 
     /// A place for a connection of `peer`, and what another waited for that gave up its own: of
     /// all that wait for a query the one that has waited longest, then for the rest, then for a
     /// reader.
-    pub fn admit(&self, peer: IpAddr, now: Duration) -> Result<(Number, Option<Wait>), TooMany> {
+    pub fn admit(&self, peer: IpAddr, now: Duration) -> Result<(Number, Option<Wait>), Refused> {
         let mut table = self.table();
-        let count = table.peers.entry(peer).or_default();
-        if *count >= self.limits.connections_per_client {
-            return Err(TooMany);
+        if table.peers.get(&peer).is_some_and(|&open| open >= self.limits.connections_per_client) {
+            return Err(Refused::Peer);
         }
-        *count += 1;
         let mut replaced = None;
         if table.open >= self.limits.connections {
             let first = |wait: &Wait| Some((*wait, table.lists[*wait as usize].first?));
-            if let Some((wait, index)) = WAITS.iter().find_map(first) {
-                replaced = Some(wait);
-                table.close(index);
-            }
+            let (wait, index) = WAITS[..3].iter().find_map(first).ok_or(Refused::Full)?;
+            replaced = Some(wait);
+            table.close(index);
         }
         let number = table.take(peer, now);
         self.open.store(table.open, Ordering::Relaxed);
@@ -188,8 +194,8 @@ impl Places {
     }
 
     /// Closes the connections whose time is over; returns how many waited for what.
-    pub fn close_late(&self, now: Duration) -> [u64; 3] {
-        let mut closed = [0; 3];
+    pub fn close_late(&self, now: Duration) -> [u64; WAITS.len()] {
+        let mut closed = [0; WAITS.len()];
         let mut table = self.table();
         for wait in WAITS {
             while let Some(index) = table.lists[wait as usize].first {
@@ -240,8 +246,8 @@ impl Table {
         self.places.get_mut(number.index).filter(|place| place.turn == number.turn)
     }
 
-    /// A place; its peer has been counted.
     fn take(&mut self, peer: IpAddr, since: Duration) -> Number {
+        *self.peers.entry(peer).or_default() += 1;
         self.turns += 1;
         self.open += 1;
         let (turn, wait) = (self.turns, Wait::Query);
@@ -354,7 +360,10 @@ mod tests {
         places.set(fifth, Wait::Reader, SECOND * 12);
         let (seventh, replaced) = admit(13);
         assert_eq!((replaced, is_open(&places, first)), (Some(Wait::Reader), false));
-        assert_eq!(places.open(), 3);
+        // Nobody takes the place of who waits for us.
+        [fifth, sixth, seventh].into_iter().for_each(|n| places.set(n, Wait::Answer, SECOND));
+        assert_eq!(places.admit(PEER, SECOND * 99).err(), Some(Refused::Full));
+        assert_eq!((places.close_late(SECOND * 99), places.open()), ([0; 4], 3));
         // Who has left can neither wait nor leave again, even if another has its place.
         places.set(first, Wait::Query, SECOND * 14);
         places.leave(first);
@@ -369,7 +378,7 @@ mod tests {
     fn one_client_does_not_have_all() {
         let places = Places::new(StreamLimits { connections_per_client: 1, ..limits(3) });
         let (number, _) = places.admit(PEER, SECOND).unwrap();
-        assert_eq!(places.admit(PEER, SECOND).err(), Some(TooMany));
+        assert_eq!(places.admit(PEER, SECOND).err(), Some(Refused::Peer));
         assert!(places.admit(IpAddr::from([192, 0, 2, 2]), SECOND).is_ok());
         places.leave(number);
         assert!(places.admit(PEER, SECOND).is_ok());
@@ -382,15 +391,15 @@ mod tests {
         places.set(slow, Wait::Rest, SECOND);
         places.set(silent, Wait::Reader, SECOND);
         // Three of four: 5/8 of the time that each has while there is room.
-        assert_eq!(places.close_late(SECOND * 2), [0, 0, 0]);
-        assert_eq!(places.close_late(Duration::from_millis(2250)), [0, 0, 1]);
+        assert_eq!(places.close_late(SECOND * 2), [0; 4]);
+        assert_eq!(places.close_late(Duration::from_millis(2250)), [0, 0, 1, 0]);
         assert!(!is_open(&places, silent));
-        assert_eq!(places.close_late(SECOND * 4), [0, 0, 0]);
-        assert_eq!(places.close_late(SECOND * 5), [0, 1, 0]);
-        assert_eq!(places.close_late(SECOND * 8), [0, 0, 0]);
+        assert_eq!(places.close_late(SECOND * 4), [0; 4]);
+        assert_eq!(places.close_late(SECOND * 5), [0, 1, 0, 0]);
+        assert_eq!(places.close_late(SECOND * 8), [0; 4]);
         // Then it gets full, and the time that was left is over.
         let [_, _, _] = [(); 3].map(|()| places.admit(PEER, SECOND * 8).unwrap());
-        assert_eq!(places.close_late(SECOND * 8), [1, 0, 0]);
+        assert_eq!(places.close_late(SECOND * 8), [1, 0, 0, 0]);
         assert!(!is_open(&places, idle));
     }
 

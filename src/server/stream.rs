@@ -40,8 +40,8 @@ use crate::policy::subscriber;
 use crate::snapshot::Snapshot;
 use crate::transfer::outgoing::{self, Outgoing};
 
-use super::deferred::{Request, Response, respond, wall_clock};
-use super::places::{Number, Places, Wait};
+use super::deferred::{Request, Response, Updating, respond, wall_clock};
+use super::places::{Number, Places, Refused, Wait};
 use super::report::say;
 use super::transfers::Told;
 
@@ -74,6 +74,7 @@ pub struct StreamCounters {
     slow_closed: AtomicU64,
     replaced_idle: AtomicU64,
     replaced_slow: AtomicU64,
+    refused_full: AtomicU64,
     refused_peer: AtomicU64,
     accept_failed: AtomicU64,
     transfers: AtomicU64,
@@ -89,6 +90,7 @@ impl StreamCounters {
             ("slow_closed", &self.slow_closed),
             ("replaced_idle", &self.replaced_idle),
             ("replaced_slow", &self.replaced_slow),
+            ("refused_full", &self.refused_full),
             ("refused_peer", &self.refused_peer),
             ("accept_failed", &self.accept_failed),
             ("transfers", &self.transfers),
@@ -200,7 +202,7 @@ fn prepare(listener: &std::net::TcpListener, queued: usize) -> io::Result<()> {
 
 /// Closes whose time is over.
 fn close_late(shared: &Shared) {
-    let [idle, rest, reader] = shared.places.close_late(shared.now());
+    let [idle, rest, reader, _] = shared.places.close_late(shared.now());
     add(&shared.counters.idle_closed, idle);
     add(&shared.counters.slow_closed, rest + reader);
 }
@@ -214,15 +216,22 @@ async fn accept(listener: TcpListener, shared: Rc<Shared>) {
             continue;
         };
         let admitted = shared.places.admit(subscriber(address.ip()), shared.now());
-        let Ok((number, replaced)) = admitted else {
-            add(&shared.counters.refused_peer, 1);
-            continue;
+        let (number, replaced) = match admitted {
+            Ok(admitted) => admitted,
+            Err(Refused::Peer) => {
+                add(&shared.counters.refused_peer, 1);
+                continue;
+            }
+            Err(Refused::Full) => {
+                add(&shared.counters.refused_full, 1);
+                continue;
+            }
         };
         add(&shared.counters.accepted, 1);
         match replaced {
             Some(Wait::Query) => add(&shared.counters.replaced_idle, 1),
             Some(Wait::Rest | Wait::Reader) => add(&shared.counters.replaced_slow, 1),
-            None => {}
+            Some(Wait::Answer) | None => {}
         }
         let connection = Connection::new(stream, address.ip(), number, Rc::clone(&shared));
         let task = tokio::task::spawn_local(async move {
@@ -262,6 +271,8 @@ enum Next {
     Send,
     /// A transfer.
     Transfer(Box<Outgoing>),
+    /// The reply to an update, which comes when the zone has been changed.
+    Update(Box<Updating>),
     /// An orderly end: replies are still on their way.
     End,
     /// Such a peer is not talked to further.
@@ -301,6 +312,7 @@ impl Connection {
                 Next::Receive => {}
                 Next::Send => yield_now().await,
                 Next::Transfer(outgoing) => self.transfer(*outgoing).await?,
+                Next::Update(updating) => self.update(*updating).await?,
                 Next::End => return self.end().await,
                 Next::Close => return Ok(()),
             }
@@ -414,6 +426,10 @@ impl Connection {
                             let _ = shared.told.send(Told::Notified(name, self.peer));
                             append(replies, &reply);
                         }
+                        Response::Update(name, asked, updating) => {
+                            let _ = shared.told.send(Told::Update(name, asked));
+                            return Ok((i + 1, Some(Next::Update(updating))));
+                        }
                         Response::Silence => return Ok((i + 1, Some(Next::Close))),
                     }
                 }
@@ -456,6 +472,14 @@ impl Connection {
         self.stream.write_all(&self.queued).await?;
         self.queued = Vec::new();
         Ok(())
+    }
+
+    /// Sends the reply to an update when it is known.
+    async fn update(&mut self, updating: Updating) -> io::Result<()> {
+        self.wait_for(Wait::Answer);
+        let reply = updating.reply().await.ok_or(io::ErrorKind::InvalidData)?;
+        append(&mut self.queued, &reply);
+        self.flush().await
     }
 
     /// Sends all messages of a transfer; the connection may ask for more afterwards.
