@@ -145,5 +145,14 @@ pub const STREAM_CONNECTIONS_DEFAULT: usize = 1024;
 pub const STREAM_CONNECTIONS_PER_CLIENT_DEFAULT: usize = 64;
 /// Queries of one TCP connection unless configured.
 pub const STREAM_QUERIES_DEFAULT: u64 = u64::MAX;
-/// Seconds an idle TCP connection stays (RFC 7766, 6.2.3: on the order of a few seconds).
-pub const STREAM_IDLE_SECONDS: u64 = 10;
+/// How long a TCP connection may be idle unless configured (RFC 7766, 6.2.3: on the order of a few
+/// seconds).
+pub const STREAM_IDLE_DEFAULT: Duration = Duration::from_secs(10);
+/// How long a query may take to arrive over TCP unless configured, and replies to be taken.
+pub const STREAM_PROGRESS_DEFAULT: Duration = Duration::from_secs(5);
+/// Octets of replies that wait for one TCP peer unless configured.
+pub const STREAM_QUEUED_DEFAULT: usize = 64 << 10;
+/// Threads that answer over TCP unless configured: more would take time from the cores.
+pub const STREAM_THREADS_DEFAULT: usize = 1;
+/// Threads that answer over TCP.
+pub const STREAM_THREADS_MAX: usize = 64;

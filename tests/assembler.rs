@@ -521,7 +521,7 @@ fn answer(snapshot: &Snapshot, core: &mut CoreState, octets: &[u8]) -> Vec<u8> {
     let mut exchange = [Exchange {
         buffer: &mut buffer,
         query_len: octets.len(),
-        transport: Transport::Stream,
+        transport: Transport::Stream { idle: 0 },
         verdict: Verdict::Reply(0),
     }];
     answer_batch(snapshot, Duration::ZERO, core, &mut exchange);

@@ -141,7 +141,7 @@ fn nothing_malformed_breaks_or_allocates() {
         mutate(&mut random, &mut octets);
         buffer[..octets.len()].copy_from_slice(&octets);
         let stream = random.below(8) == 0;
-        let transport = if stream { Transport::Stream } else { Transport::Datagram };
+        let transport = if stream { Transport::Stream { idle: 0 } } else { Transport::Datagram };
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         let mut exchange = [Exchange {
             buffer: &mut buffer,

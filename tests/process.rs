@@ -439,7 +439,7 @@ fn tcp_is_bounded() {
     }
     server.signal(Signal::SIGTERM);
     assert_eq!(server.end().code(), Some(0));
-    assert!(server.said().contains("tcp.replaced=1"), "{}", server.said());
+    assert!(server.said().contains("tcp.replaced_idle=1"), "{}", server.said());
 }
 
 #[test]

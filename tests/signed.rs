@@ -107,7 +107,7 @@ fn answers_over(
     core: &mut CoreState,
     queries: &[Vec<u8>],
 ) -> Vec<Option<Vec<u8>>> {
-    let room = if transport == Transport::Stream { 65535 } else { BUFFER };
+    let room = if transport.is_stream() { 65535 } else { BUFFER };
     let mut buffers = vec![vec![0u8; room]; queries.len()];
     let mut exchanges: Vec<Exchange<'_>> = buffers
         .iter_mut()
@@ -148,7 +148,7 @@ fn proofs_past_the_reach_of_pointers_are_whole() {
         let mut core = CoreState::new(Arc::new(Counters::default()));
         let name: Name = "x.big.t.test.".parse().unwrap();
         let query = query(1, name.as_wire(), rtype::TXT, Some((4096, true)));
-        let replies = answers_over(Transport::Stream, &snapshot, &mut core, &[query]);
+        let replies = answers_over(Transport::Stream { idle: 0 }, &snapshot, &mut core, &[query]);
         let message = hickory_proto::op::Message::from_vec(replies[0].as_ref().unwrap()).unwrap();
         assert!(!message.truncated() && message.answers().len() == 2, "{signing:?}");
         let proofs = message.name_servers();

@@ -200,7 +200,7 @@ fn transfers(mut stream: TcpStream, primary: &Primary) -> io::Result<()> {
                 }
                 primary.sent();
             }
-            _ => frame(&answer(&snapshot, &mut core, &query, Transport::Stream))?,
+            _ => frame(&answer(&snapshot, &mut core, &query, Transport::Stream { idle: 0 }))?,
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::limits::{
 };
 use crate::snapshot::{Snapshot, ZoneState};
 use crate::wire::message::opcode;
-use crate::wire::query::{Fault, Query, read_query};
+use crate::wire::query::{Edns, Fault, Query, read_query};
 use crate::wire::rcode::{
     BADVERS, EDE_INVALID_QUERY_TYPE, EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, FORMERR, NOTIMP,
     REFUSED, Rcode, SERVFAIL,
@@ -45,7 +45,7 @@ use crate::zone::{Denial, SuffixHashes, Zone, flag};
 
 use denial::Proofs;
 use link::{Link, Next};
-use reply::{Owner, Reply};
+use reply::{Options, Owner, Reply};
 use search::Search;
 
 const CLASS_IN: u16 = 1;
@@ -53,13 +53,37 @@ const CLASS_CH: u16 = 3;
 
 //----------- Exchange -------------------------------------------------------
 
-/// How a query came, which decides how long its answer may be.
+/// How a query came, which decides how long its answer may be, and what it is told of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// One message in one datagram: the EDNS size decides.
     Datagram,
     /// A stream with length prefixes: 65,535 octets.
-    Stream,
+    Stream {
+        /// How long it may be idle, in units of 100 ms, for who asks (RFC 7828).
+        idle: u16,
+    },
+}
+
+impl Transport {
+    /// Whether it is a stream.
+    #[inline(always)]
+    pub fn is_stream(self) -> bool {
+        matches!(self, Transport::Stream { .. })
+    }
+
+    /// What is told of how long the connection may be idle.
+    ///
+    //= RFC 7828, 3.3.1
+    //# A DNS server that receives a query using UDP transport that includes the
+    //# edns-tcp-keepalive option MUST ignore the option.
+    #[inline(always)]
+    fn keepalive(self, edns: Option<Edns>) -> Option<u16> {
+        match self {
+            Transport::Stream { idle } => (edns?.keepalive == Some(0)).then_some(idle),
+            Transport::Datagram => None,
+        }
+    }
 }
 
 /// What becomes of a query.
@@ -197,11 +221,18 @@ impl Plan {
         if query.signed {
             return Task::Defer(Ticket::Signed);
         }
-        //= RFC 6891, 6.1.3
-        //# If a responder does not implement the VERSION level of the
-        //# request, then it MUST respond with RCODE=BADVERS.
-        if query.edns.is_some_and(|edns| edns.version > 0) {
-            return Task::Code(BADVERS, None, 1);
+        if let Some(edns) = query.edns {
+            //= RFC 6891, 6.1.3
+            //# If a responder does not implement the VERSION level of the
+            //# request, then it MUST respond with RCODE=BADVERS.
+            if edns.version > 0 {
+                return Task::Code(BADVERS, None, 1);
+            }
+            //= RFC 7828, 3.2.1
+            //# Clients MUST specify an OPTION-LENGTH of 0 and omit the TIMEOUT value.
+            if edns.keepalive.is_some_and(|len| len > 0) && transport.is_stream() {
+                return Task::Code(FORMERR, None, 1);
+            }
         }
         match query.qclass {
             CLASS_IN => {}
@@ -220,7 +251,7 @@ impl Plan {
             rtype::AXFR if transport == Transport::Datagram => {
                 return Task::Code(FORMERR, None, 1);
             }
-            rtype::AXFR | rtype::IXFR if transport == Transport::Stream => {
+            rtype::AXFR | rtype::IXFR if transport.is_stream() => {
                 return Task::Defer(Ticket::Transfer);
             }
             //= RFC 1995, 2
@@ -397,7 +428,7 @@ fn write(
     }
     let identity = snapshot.identity();
     let limit = match (exchange.transport, plan.query.edns) {
-        (Transport::Stream, _) => MESSAGE_SIZE_MAX,
+        (Transport::Stream { .. }, _) => MESSAGE_SIZE_MAX,
         (Transport::Datagram, None) => ANSWER_SIZE_MIN,
         //= RFC 6891, 6.2.3
         //# Values lower than 512 MUST be treated as equal to 512.
@@ -405,7 +436,11 @@ fn write(
             .clamp(ANSWER_SIZE_MIN, identity.answer_size_max.max(ANSWER_SIZE_MIN)),
     };
     let limit = limit.min(exchange.buffer.len());
-    let mut reply = Reply::new(&mut *exchange.buffer, &plan.query, limit, identity.nsid.as_deref());
+    let options = Options {
+        nsid: identity.nsid.as_deref(),
+        keepalive: exchange.transport.keepalive(plan.query.edns),
+    };
+    let mut reply = Reply::new(&mut *exchange.buffer, &plan.query, limit, options);
     let mut question_count = 1;
     match plan.task {
         Task::Code(rcode, ede, questions) => {

@@ -18,7 +18,9 @@ use crate::zone::{Rrset, Zone};
 
 const OPT_LEN: usize = 11;
 const OPTION_NSID: u16 = 3;
+const OPTION_KEEPALIVE: u16 = 11;
 const OPTION_EDE: u16 = 15;
+const KEEPALIVE_LEN: usize = 6;
 const EDE_LEN: usize = 6;
 
 //----------- Owner ----------------------------------------------------------
@@ -114,19 +116,32 @@ pub struct Reply<'a> {
     /// An Extended DNS Error to explain the code.
     pub ede: Option<u16>,
     nsid: &'a [u8],
+    keepalive: Option<u16>,
+}
+
+/// What a client may be told of server and connection in OPT, if it asks.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// NSID (RFC 5001).
+    pub nsid: Option<&'a [u8]>,
+    /// How long the connection may be idle (RFC 7828), in units of 100 ms; only who asked.
+    pub keepalive: Option<u16>,
 }
 
 impl<'a> Reply<'a> {
     /// A reply over the query in `buffer`, of at most `limit` octets.
-    pub fn new(buffer: &'a mut [u8], query: &Query, limit: usize, nsid: Option<&'a [u8]>) -> Self {
+    pub fn new(buffer: &'a mut [u8], query: &Query, limit: usize, options: Options<'a>) -> Self {
         let nsid = match query.edns {
-            Some(Edns { nsid: true, .. }) => nsid,
+            Some(Edns { nsid: true, .. }) => options.nsid,
             _ => None,
         };
-        let opt_len = match query.edns {
+        let mut opt_len = match query.edns {
             None => 0,
             Some(_) => OPT_LEN + nsid.map_or(0, |nsid| 4 + nsid.len()),
         };
+        if options.keepalive.is_some() {
+            opt_len += KEEPALIVE_LEN;
+        }
         Reply {
             buffer,
             at: query.question_end,
@@ -138,6 +153,7 @@ impl<'a> Reply<'a> {
             truncated: false,
             ede: None,
             nsid: nsid.unwrap_or(&[]),
+            keepalive: options.keepalive,
         }
     }
 
@@ -418,6 +434,12 @@ impl<'a> Reply<'a> {
             self.buffer[at + 2..at + 4].copy_from_slice(&(self.nsid.len() as u16).to_be_bytes());
             self.buffer[at + 4..end].copy_from_slice(self.nsid);
             at = end;
+        }
+        if let Some(idle) = self.keepalive {
+            self.buffer[at..at + 2].copy_from_slice(&OPTION_KEEPALIVE.to_be_bytes());
+            self.buffer[at + 2..at + 4].copy_from_slice(&[0, 2]);
+            self.buffer[at + 4..at + 6].copy_from_slice(&idle.to_be_bytes());
+            at += KEEPALIVE_LEN;
         }
         if let Some(code) = self.ede
             && at + EDE_LEN <= self.limit + OPT_LEN

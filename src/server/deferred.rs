@@ -178,7 +178,7 @@ fn what_it_is(message: Message<'_>, transport: Transport) -> Option<Ticket> {
     match (message.opcode(), question.qtype) {
         (opcode::NOTIFY, _) => Some(Ticket::Notify),
         (opcode::UPDATE, _) => Some(Ticket::Update),
-        (opcode::QUERY, rtype::AXFR | rtype::IXFR) if transport == Transport::Stream => {
+        (opcode::QUERY, rtype::AXFR | rtype::IXFR) if transport.is_stream() => {
             Some(Ticket::Transfer)
         }
         _ => None,
@@ -195,12 +195,12 @@ fn answer(
     reserve: usize,
 ) -> Option<Vec<u8>> {
     let room = match transport {
-        Transport::Stream => MESSAGE_SIZE_MAX,
+        Transport::Stream { .. } => MESSAGE_SIZE_MAX,
         Transport::Datagram => {
             udp_size(query).clamp(ANSWER_SIZE_MIN, snapshot.identity().answer_size_max)
         }
     };
-    let len_max = if transport == Transport::Stream { room - reserve } else { room };
+    let len_max = if transport.is_stream() { room - reserve } else { room };
     let mut buffer = vec![0; len_max.max(query.len())];
     buffer[..query.len()].copy_from_slice(query);
     let mut exchange = [Exchange {

@@ -45,7 +45,7 @@ pub fn run(config: &Config, question: &Question, as_json: bool) -> Result<ExitCo
     let snapshot = zones.load(config, cores::allowed().len());
     let steps = explain(&snapshot, &question.name, question.rtype, question.dnssec);
     let datagram = answer(&snapshot, question, Transport::Datagram)?;
-    let stream = answer(&snapshot, question, Transport::Stream)?;
+    let stream = answer(&snapshot, question, Transport::Stream { idle: 0 })?;
     let left_out: Vec<String> = SECTIONS
         .iter()
         .enumerate()

@@ -4,7 +4,7 @@
 //!   cli ──> config ──> startup: bind ── drop privileges ── load zones ── workers ── ready
 //!                                                                            │
 //!   control thread  <── SIGHUP, SIGUSR1, SIGTERM          one pinned thread per core: worker
-//!        └── loads, publishes, prints, stops              one thread for TCP: stream
+//!        └── loads, publishes, prints, stops              threads for TCP: stream
 //! ```
 
 mod catalogs;
@@ -27,6 +27,7 @@ mod lanes;
 mod loader;
 mod members;
 mod notify;
+mod places;
 mod report;
 mod secondary;
 mod startup;

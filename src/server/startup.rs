@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{self, User};
@@ -30,8 +31,9 @@ use crate::snapshot::Snapshot;
 use super::config::{Config, PathChoice};
 use super::control::{self, Event, Reread, Running, Says};
 use super::loader::{self, Loader};
+use super::places::Places;
 use super::report::{Carried, Reported, say};
-use super::stream::{self, StreamCounters};
+use super::stream::{self, Service, StreamCounters};
 use super::transfers::{self, Told, Transfers};
 use super::worker::Deferrals;
 use super::zones::{ZoneSet, hash_key};
@@ -54,7 +56,7 @@ pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
     let mut zones = ZoneSet::new(hash_key()?);
     let snapshot = zones.load(&config, cores::allowed().len().max(core_list.len()));
     // Of the cores, of TCP, of the transfers.
-    let mut published = Published::new(snapshot, core_list.len() + 2);
+    let mut published = Published::new(snapshot, core_list.len() + config.stream.threads + 1);
     let (queue, deferrals) = tokio::sync::mpsc::channel(DEFERRALS_MAX);
     let (tell, told) = tokio::sync::mpsc::unbounded_channel();
     let repliers = groups.iter().map(|sockets| Replier::new(sockets)).collect::<io::Result<_>>();
@@ -65,7 +67,7 @@ pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
         let deferrals = Deferrals { core: number, queue: queue.clone() };
         crew.core(core, path, sockets, published.reader(), deferrals)?;
     }
-    crew.stream(&config, listeners, published.reader(), tell.clone())?;
+    crew.streams(&config, listeners, &mut published, &tell)?;
     let snapshot = published.reader();
     let (state, hash_key) = (config.state.clone(), zones.key());
     let takes_commands = config.takes_commands();
@@ -380,23 +382,36 @@ impl Crew {
         Err(format!("core {core}: {error}"))
     }
 
-    /// Starts the thread of all TCP connections.
-    fn stream(
+    /// Starts the threads that share all TCP connections.
+    fn streams(
         &mut self,
         config: &Config,
         listeners: Vec<TcpListener>,
-        snapshot: Reader<Snapshot>,
-        told: UnboundedSender<Told>,
+        published: &mut Published<Snapshot>,
+        told: &UnboundedSender<Told>,
     ) -> Result<(), String> {
-        let limits = config.stream;
-        let answers = Arc::new(Counters::default());
-        let counters = Arc::new(StreamCounters::default());
-        let carried = Carried::Stream(Arc::clone(&counters));
-        self.reported.push(Reported { name: "tcp".into(), answers: Arc::clone(&answers), carried });
-        self.spawn("ring53-tcp".into(), move |stop| {
-            let core = CoreState::new(answers);
-            stream::run(listeners, snapshot, core, limits, counters, told, stop)
-        })
+        let places = Arc::new(Places::new(config.stream));
+        let started = Instant::now();
+        for number in 0..config.stream.threads {
+            let answers = Arc::new(Counters::default());
+            let counters = Arc::new(StreamCounters::default());
+            let carried = Carried::Stream(Arc::clone(&counters));
+            let name = if number == 0 { "tcp".to_string() } else { format!("tcp{number}") };
+            let listeners: io::Result<_> = listeners.iter().map(TcpListener::try_clone).collect();
+            let service = Service {
+                listeners: listeners.map_err(|error| format!("cannot share listeners: {error}"))?,
+                snapshot: published.reader(),
+                core: CoreState::new(Arc::clone(&answers)),
+                places: Arc::clone(&places),
+                started,
+                counters,
+                told: told.clone(),
+            };
+            let thread = format!("ring53-{name}");
+            self.reported.push(Reported { name, answers, carried });
+            self.spawn(thread, move |stop| stream::run(service, stop))?;
+        }
+        Ok(())
     }
 
     /// Starts the thread that moves zones.

@@ -16,6 +16,7 @@ use super::rtype;
 /// The opcode of a standard query.
 pub const OPCODE_QUERY: u8 = 0;
 const OPTION_NSID: u16 = 3;
+const OPTION_KEEPALIVE: u16 = 11;
 
 //----------- Query ----------------------------------------------------------
 
@@ -45,6 +46,8 @@ pub struct Edns {
     pub dnssec_ok: bool,
     /// It asked for the server's identity (RFC 5001).
     pub nsid: bool,
+    /// It asked how long a connection may be idle (RFC 7828): the octets of that option.
+    pub keepalive: Option<u16>,
 }
 
 /// Why a query cannot be answered as one.
@@ -141,18 +144,23 @@ fn read_additional(message: &[u8], at: usize, query: &mut Query) -> Result<usize
     let rdlen = u16::from_be_bytes([message[at + 9], message[at + 10]]) as usize;
     let end = at + 11 + rdlen;
     let mut options = message.get(at + 11..end).ok_or(Fault::Malformed)?;
-    let mut nsid = false;
+    let (mut nsid, mut keepalive) = (false, None);
     while !options.is_empty() {
         let header = options.first_chunk::<4>().ok_or(Fault::Malformed)?;
-        let option_len = u16::from_be_bytes([header[2], header[3]]) as usize;
-        nsid |= u16::from_be_bytes([header[0], header[1]]) == OPTION_NSID;
-        options = options.get(4 + option_len..).ok_or(Fault::Malformed)?;
+        let option_len = u16::from_be_bytes([header[2], header[3]]);
+        match u16::from_be_bytes([header[0], header[1]]) {
+            OPTION_NSID => nsid = true,
+            OPTION_KEEPALIVE => keepalive = keepalive.max(Some(option_len)),
+            _ => {}
+        }
+        options = options.get(4 + usize::from(option_len)..).ok_or(Fault::Malformed)?;
     }
     query.edns = Some(Edns {
         udp_size: u16::from_be_bytes([message[at + 3], message[at + 4]]),
         version: message[at + 6],
         dnssec_ok: message[at + 7] & 0x80 != 0,
         nsid,
+        keepalive,
     });
     Ok(end)
 }

@@ -5,18 +5,18 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::limits::{
     ANSWER_SIZE_DEFAULT, ANSWER_SIZE_MAX, ANSWER_SIZE_MIN, CORES_MAX, IDENTITY_LEN_MAX,
-    STREAM_CONNECTIONS_DEFAULT, STREAM_CONNECTIONS_PER_CLIENT_DEFAULT, STREAM_IDLE_SECONDS,
-    STREAM_QUERIES_DEFAULT,
+    STREAM_CONNECTIONS_DEFAULT, STREAM_CONNECTIONS_PER_CLIENT_DEFAULT, STREAM_IDLE_DEFAULT,
+    STREAM_PROGRESS_DEFAULT, STREAM_QUERIES_DEFAULT, STREAM_QUEUED_DEFAULT, STREAM_THREADS_DEFAULT,
+    STREAM_THREADS_MAX,
 };
 use crate::snapshot::Identity;
 use crate::tsig::Keys;
 
 use super::keys::{Errors, Table};
-use super::stream::StreamLimits;
+use super::places::StreamLimits;
 
 mod secret;
 mod zone;
@@ -74,9 +74,13 @@ impl Default for Config {
             identity: Identity::default(),
             receive_buffer: RECEIVE_BUFFER_DEFAULT,
             stream: StreamLimits {
+                threads: STREAM_THREADS_DEFAULT,
                 connections: STREAM_CONNECTIONS_DEFAULT,
                 connections_per_client: STREAM_CONNECTIONS_PER_CLIENT_DEFAULT,
-                idle: Duration::from_secs(STREAM_IDLE_SECONDS),
+                idle: STREAM_IDLE_DEFAULT,
+                read: STREAM_PROGRESS_DEFAULT,
+                write: STREAM_PROGRESS_DEFAULT,
+                queued: STREAM_QUEUED_DEFAULT,
                 queries: STREAM_QUERIES_DEFAULT,
             },
             state: PathBuf::from(STATE_DEFAULT),
@@ -187,14 +191,24 @@ impl Config {
             self.receive_buffer = size;
         }
         if let Some(mut tcp) = server.table("tcp") {
+            if let Some(threads) = tcp.integer("threads", 1, STREAM_THREADS_MAX as i64) {
+                self.stream.threads = threads as usize;
+            }
             if let Some(connections) = tcp.integer("connections", 1, 1_000_000) {
                 self.stream.connections = connections as usize;
             }
             if let Some(connections) = tcp.integer("connections_per_client", 1, 1_000_000) {
                 self.stream.connections_per_client = connections as usize;
             }
-            if let Some(idle) = tcp.duration("idle") {
-                self.stream.idle = idle;
+            for (key, time) in [
+                ("idle", &mut self.stream.idle),
+                ("read", &mut self.stream.read),
+                ("write", &mut self.stream.write),
+            ] {
+                *time = tcp.duration(key).unwrap_or(*time);
+            }
+            if let Some(queued) = tcp.size("queued", 1 << 10, 16 << 20) {
+                self.stream.queued = queued;
             }
             if let Some(queries) = tcp.integer("queries_per_connection", 1, i64::MAX) {
                 self.stream.queries = queries as u64;
@@ -225,7 +239,7 @@ mod tests {
         let config = parse(
             "version = 1\n[server]\nlisten = [\"0.0.0.0:53\", \"[::]:53\"]\ncores = [0, 1]\n\
              path = \"mmsg\"\nreceive_buffer = \"4MiB\"\nnsid = \"a\"\n\
-             tcp = { connections = 10, idle = \"3s\" }\n\
+             tcp = { connections = 10, idle = \"3s\", write = \"2s\", queued = \"1MiB\" }\n\
              [[zone]]\nname = \"example.org.\"\nfile = \"example.org.zone\"\n\
              dnssec = \"strict\"\nzonemd = \"verify\"\nnsec3_iterations_max = 10\n",
         )
@@ -237,7 +251,9 @@ mod tests {
         assert_eq!(config.cores, [0, 1]);
         assert_eq!(config.path, PathChoice::Mmsg);
         assert_eq!(config.receive_buffer, 4 << 20);
-        assert_eq!(config.stream.idle, Duration::from_secs(3));
+        let StreamLimits { idle, read, write, queued, .. } = config.stream;
+        assert_eq!([idle, read, write].map(|time| time.as_secs()), [3, 5, 2]);
+        assert_eq!(queued, 1 << 20);
         assert_eq!(config.zones[0].file().as_deref(), Some(Path::new("/etc/example.org.zone")));
     }
 
