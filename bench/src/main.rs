@@ -3,6 +3,7 @@
 mod answer;
 mod change;
 mod echo;
+mod fleet;
 mod malformed;
 mod queries;
 mod reflect;
@@ -124,6 +125,33 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         rounds: u32,
     },
+    /// Write many small zones as files.
+    Fleet {
+        /// Zones.
+        #[arg(long, default_value_t = 100_000)]
+        zones: u64,
+        /// The serial of each.
+        #[arg(long, default_value_t = 1)]
+        serial: u32,
+        /// Directory.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Wait until a server has a serial of each of these zones; print the milliseconds.
+    FleetServed {
+        /// The server.
+        #[arg(long)]
+        server: SocketAddr,
+        /// Zones.
+        #[arg(long, default_value_t = 100_000)]
+        zones: u64,
+        /// The serial.
+        #[arg(long, default_value_t = 1)]
+        serial: u32,
+        /// Seconds to wait.
+        #[arg(long, default_value_t = 1200)]
+        seconds: u64,
+    },
     /// Measure how much of a core nothing else uses (SCHED_IDLE): prints the busy share.
     Spin {
         /// The core.
@@ -201,6 +229,10 @@ fn main() -> ExitCode {
         Command::Transfer { server, zone } => transfer::run(server, &zone),
         Command::Change { listen, server, zone, rounds } => {
             change::run(listen, server, &zone, rounds)
+        }
+        Command::Fleet { zones, serial, out } => fleet::write(zones, serial, &out),
+        Command::FleetServed { server, zones, serial, seconds } => {
+            fleet::wait(server, zones, serial, seconds)
         }
         Command::Spin { core, seconds } => spin::run(core, Duration::from_secs_f64(seconds)),
         Command::Answer { shape, names, count } => answer::run(shape, names, count),
