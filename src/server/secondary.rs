@@ -413,7 +413,7 @@ fn finish(wanted: &Wanted, brought: Brought, source: &str) -> Result<Found, Fail
             return Ok(Found::Current);
         }
     }
-    if !is_wanted(&zone, &wanted.config, wanted.threads) {
+    if !is_wanted(&zone, wanted.zone.as_deref(), &wanted.config, wanted.threads) {
         return Err(bad("sent a zone that the configuration does not let serve".into()));
     }
     if let (Some(before), false) = (&wanted.zone, in_steps) {

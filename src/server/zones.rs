@@ -527,7 +527,7 @@ fn load_file(
         let file = config.file().unwrap_or_default();
         say!("zone {name}: and {more} more: see ring53 check zone {name} {}", file.display());
     }
-    if let Some(loaded) = loaded.zone.filter(|loaded| is_wanted(loaded, &config, threads)) {
+    if let Some(loaded) = loaded.zone.filter(|loaded| is_wanted(loaded, None, &config, threads)) {
         say!(
             "zone {name}: serial {}, {} names, {} records, {} KiB, loaded in {} ms",
             loaded.serial(),
@@ -675,7 +675,7 @@ fn restore_one(key: HashKey, server: &Config, config: ZoneConfig, threads: usize
         say!("zone {name}: serial {} has expired: it is transferred again", zone.serial());
         return Held::new(config);
     }
-    if !is_wanted(&zone, &config, threads) {
+    if !is_wanted(&zone, None, &config, threads) {
         say!("zone {name}: what was kept may not serve: it is transferred again");
         return Held::new(config);
     }
@@ -694,8 +694,9 @@ pub fn now() -> u32 {
     since.as_secs() as u32
 }
 
-/// Whether the configuration lets a zone that could be loaded serve.
-pub fn is_wanted(zone: &Zone, config: &ZoneConfig, threads: usize) -> bool {
+/// Whether the configuration lets a zone that could be loaded serve; `before` is the version that
+/// it may have been made of.
+pub fn is_wanted(zone: &Zone, before: Option<&Zone>, config: &ZoneConfig, threads: usize) -> bool {
     let checks = Checks { signatures: config.dnssec == Dnssec::Strict, digest: config.zonemd };
     if checks == Checks::default() {
         return true;
@@ -705,7 +706,10 @@ pub fn is_wanted(zone: &Zone, config: &ZoneConfig, threads: usize) -> bool {
         (None, Some(primary)) => primary.to_string(),
         (None, None) => "sample.zone".into(),
     };
-    let found = verify(zone, &file, now(), threads, checks);
+    let found = match before {
+        Some(before) => verify_amended(zone, before, &file, now(), threads, checks),
+        None => verify(zone, &file, now(), threads, checks),
+    };
     let errors: Vec<_> = found.iter().filter(|found| found.severity == Severity::Error).collect();
     for error in errors.iter().take(LOGGED_MAX) {
         say!("zone {}: {error}", config.name);
