@@ -13,7 +13,7 @@ use crate::wire::Name;
 use crate::zone::change::{Change, Journal, diff};
 use crate::zone::{
     Checks, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Room, Severity, Zone, amend, catalog, load,
-    verify,
+    verify, verify_amended,
 };
 
 use super::catalogs::{Catalogs, Step};
