@@ -16,11 +16,11 @@ use ring53::transfer::incoming::{self, Brought, Incoming, Request};
 use ring53::transfer::outgoing::{Granted, begin};
 use ring53::wire::Name;
 use ring53::wire::message::Message;
-use ring53::zone::change::{Change, Journal, apply, diff};
+use ring53::zone::change::{Change, Journal, Misfit, apply, diff};
 use ring53::zone::records::expand;
 use ring53::zone::{
-    Checks, Diagnostic, HashKey, LoadOptions, Room, Severity, Source, SourceText, Text, Zone,
-    amend, load, verify, verify_amended,
+    Checks, Diagnostic, HashKey, LoadOptions, Room, Severity, Source, SourceText, Text, Unfit,
+    Zone, amend, load, verify, verify_amended,
 };
 use support::random_zone::{RandomZone, Signing};
 use support::{Random, seed};
@@ -221,6 +221,20 @@ fn a_change_is_verified_as_the_whole_is() {
     assert!(good > 20 && bad > 20);
 }
 
+/// Changes come to the same whether the zone is amended or built anew.
+fn amended_alike(base: &Zone, changes: &[Change], built: Result<Option<Zone>, Misfit>) {
+    let room = Room { names: 10_000, octets: 1 << 24 };
+    match amend(base, changes, "changes", &options(), room) {
+        Ok(loaded) => {
+            let built = built.unwrap_or_else(|misfit| panic!("amended, but {misfit}: {changes:?}"));
+            let contents = |zone: &Option<Zone>| zone.as_ref().map(records);
+            assert_eq!(contents(&loaded.zone), contents(&built), "{changes:?}");
+        }
+        Err(Unfit::Misfit(misfit)) => assert_eq!(built.err(), Some(misfit), "{changes:?}"),
+        Err(Unfit::Rebuild) => {}
+    }
+}
+
 #[test]
 fn mutated_transfers_do_no_harm() {
     let mut random = Random(seed());
@@ -264,9 +278,11 @@ fn mutated_transfers_do_no_harm() {
                 whole += u64::from(intake.finish("a transfer", &options()).zone.is_some());
             }
             Some(Brought::Changes(changes)) => {
-                if let Ok(intake) = apply(base.as_deref().unwrap(), &changes, &options()) {
-                    whole += u64::from(intake.finish("changes", &options()).zone.is_some());
-                }
+                let base = base.as_deref().unwrap();
+                let built = apply(base, &changes, &options());
+                let built = built.map(|intake| intake.finish("changes", &options()).zone);
+                whole += u64::from(built.as_ref().is_ok_and(Option::is_some));
+                amended_alike(base, &changes, built);
             }
             Some(Brought::Nothing) | None => {}
         }

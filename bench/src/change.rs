@@ -58,9 +58,15 @@ impl Primary {
     }
 }
 
-/// Serves the zone in `file` at `listen`, changes ten of its records `rounds` times, and prints how
-/// many milliseconds `server` takes from the last octet to its first new answer.
-pub fn run(listen: SocketAddr, server: SocketAddr, file: &Path, rounds: u32) -> io::Result<()> {
+/// Serves the zone in `file` at `listen`, changes ten of its records `rounds` times with a `pause`
+/// after each, and prints how many milliseconds `server` takes from the last octet to its first new answer.
+pub fn run(
+    listen: SocketAddr,
+    server: SocketAddr,
+    file: &Path,
+    rounds: u32,
+    pause: Duration,
+) -> io::Result<()> {
     let options = LoadOptions::new(HashKey::new(*b"a fixed secret.."), 2);
     let apex: Name = APEX.parse().map_err(io::Error::other)?;
     let loaded = load(&apex, &file.display().to_string(), &FromDisk, &options);
@@ -99,8 +105,7 @@ pub fn run(listen: SocketAddr, server: SocketAddr, file: &Path, rounds: u32) -> 
         let sent = primary.served.lock().unwrap_or_else(PoisonError::into_inner).1;
         let sent = sent.ok_or_else(|| io::Error::other("it had the version without asking"))?;
         taken.push(answered.saturating_duration_since(sent).as_secs_f64() * 1000.0);
-        // As one change a second would be.
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(pause);
     }
     let shown: Vec<String> = taken.iter().map(|ms| format!("{ms:.1}")).collect();
     taken.sort_by(f64::total_cmp);

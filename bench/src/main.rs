@@ -124,6 +124,9 @@ enum Command {
         /// Changes.
         #[arg(long, default_value_t = 10)]
         rounds: u32,
+        /// Seconds between them.
+        #[arg(long, default_value_t = 0.3)]
+        pause: f64,
     },
     /// Write many small zones as files.
     Fleet {
@@ -227,8 +230,8 @@ fn main() -> ExitCode {
             malformed::run(server, count, rate, seed)
         }
         Command::Transfer { server, zone } => transfer::run(server, &zone),
-        Command::Change { listen, server, zone, rounds } => {
-            change::run(listen, server, &zone, rounds)
+        Command::Change { listen, server, zone, rounds, pause } => {
+            change::run(listen, server, &zone, rounds, Duration::from_secs_f64(pause))
         }
         Command::Fleet { zones, serial, out } => fleet::write(zones, serial, &out),
         Command::FleetServed { server, zones, serial, seconds } => {
