@@ -1,11 +1,11 @@
-//! The TCP connections that are open: who has how many, what each waits for and since when.
+//! The TCP connections that are open: who has how many, what each waits for, since when.
 //!
 //! ```text
-//!             for a query      Query:   | longest idle | ... | ... | just answered |
-//!   waiting:  for its rest     Rest:    | began first  | ... | began just now |
-//!             for the reader   Reader:  | blocked longest | ... |
-//!                                          ^ closed first: when its time is over, or its place needed
-//!             for us           Answer:  | ...             (whoever changes a zone; never closed)
+//!   for a query      Query:   | longest idle    | ... | ... | answered just now |
+//!   for its rest     Rest:    | began first     | ... | began just now |
+//!   for the reader   Reader:  | blocked longest | ... |
+//!                               ^ closed first: when its time is over, or its place needed
+//!   for us           Answer:  | ... |            never closed: a zone is being changed
 //! ```
 //!
 //! There are no timers: each list is in the order of time, so that only its first has to be looked
