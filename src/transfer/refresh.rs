@@ -27,11 +27,12 @@ pub struct Refresh {
     random: u64,
 }
 
+/// In seconds: of a hundred thousand zones each has these.
 #[derive(Clone, Copy, Debug)]
 struct Timers {
-    refresh: Duration,
-    retry: Duration,
-    expire: Duration,
+    refresh: u32,
+    retry: u32,
+    expire: u32,
 }
 
 impl Refresh {
@@ -53,16 +54,17 @@ impl Refresh {
         refresh.set(numbers);
         // Before the process began: the age counts on from here.
         let timers = refresh.timers.as_mut().expect("just set");
-        timers.expire = timers.expire.saturating_sub(age);
+        timers.expire = timers.expire.saturating_sub(age.as_secs().try_into().unwrap_or(u32::MAX));
         refresh
     }
 
     fn set(&mut self, [_, refresh, retry, expire, _]: [u32; 5]) {
-        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let [refresh_min, refresh_max, retry_min] =
+            [REFRESH_MIN, REFRESH_MAX, RETRY_MIN].map(|limit| limit.as_secs() as u32);
         self.timers = Some(Timers {
-            refresh: seconds(refresh).clamp(REFRESH_MIN, REFRESH_MAX),
-            retry: seconds(retry).clamp(RETRY_MIN, REFRESH_MAX),
-            expire: seconds(expire),
+            refresh: refresh.clamp(refresh_min, refresh_max),
+            retry: retry.clamp(retry_min, refresh_max),
+            expire,
         });
     }
 
@@ -73,7 +75,7 @@ impl Refresh {
 
     /// When the zone is too old, unless it is confirmed before; `None` without a zone.
     pub fn expires(&self) -> Option<Duration> {
-        self.timers.map(|timers| self.confirmed + timers.expire)
+        self.timers.map(|timers| self.confirmed + seconds(timers.expire))
     }
 
     /// Somebody says that the zone has changed.
@@ -94,14 +96,14 @@ impl Refresh {
         self.confirmed = now;
         self.failures = 0;
         let refresh = self.timers.expect("just set").refresh;
-        self.next = now + self.spread(refresh);
+        self.next = now + self.spread(seconds(refresh));
     }
 
     /// No primary could be asked, or what they sent was no good.
     pub fn failed(&mut self, now: Duration) {
         self.failures += 1;
         let retry = match self.timers {
-            Some(timers) => timers.retry,
+            Some(timers) => seconds(timers.retry),
             // Without a zone nobody says how often: twice as long each time.
             None => RETRY_FIRST * (1 << self.failures.min(10)),
         };
@@ -117,6 +119,10 @@ impl Refresh {
     }
 }
 
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}
+
 //----------- Tests ----------------------------------------------------------
 
 #[cfg(test)]
@@ -124,10 +130,6 @@ mod tests {
     use super::*;
 
     const NUMBERS: [u32; 5] = [1, 3600, 600, 86400, 60];
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
 
     #[test]
     fn refresh_retry_expire() {
