@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use crate::wire::Name;
 
+use super::disk::{Disk, Real};
 use super::report::{say, tell};
 use super::transfers::{Keeper, Kept};
 
@@ -89,7 +90,7 @@ pub fn listen(state: &Path, keeper: &Rc<Keeper>) {
 
 fn open(path: &Path) -> std::io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
+        Real.create_directory(directory)?;
     }
     // One that a process left which is no more: the port shows that there is no other.
     if let Err(error) = fs::remove_file(path)

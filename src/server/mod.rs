@@ -14,6 +14,7 @@ mod config;
 mod control;
 mod cores;
 mod deferred;
+mod disk;
 mod explain;
 mod export;
 mod journal;

@@ -195,6 +195,8 @@ pub struct Kept {
     installing: tokio::sync::Mutex<()>,
     /// When it was last kept on disk that it is confirmed.
     confirmed_kept: Cell<Option<Duration>>,
+    /// Whether the version there is is kept on disk.
+    is_kept: Cell<bool>,
     /// Whether no primary has confirmed it for too long.
     pub is_expired: Cell<bool>,
     /// What happened last.
@@ -268,6 +270,7 @@ impl Keeper {
             is_stale: Cell::new(false),
             installing: tokio::sync::Mutex::default(),
             confirmed_kept: Cell::new(None),
+            is_kept: Cell::new(true),
             is_expired: Cell::new(false),
             last: RefCell::default(),
         }
@@ -441,11 +444,24 @@ impl Keeper {
         );
         self.replace(kept, Some(Arc::clone(&zone)));
         let (state, journal) = (self.state.clone(), journal.unwrap_or_default());
-        match spawn_blocking(move || state::keep(&state, &zone, &changes, &journal)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => say!("zone {}: not kept on disk: {error}", config.name),
-            Err(_) => {}
+        let keep = move || state::keep(&state, &zone, &changes, &journal);
+        self.on_disk(kept, config, spawn_blocking(keep).await.ok());
+    }
+
+    /// Whether a version was kept on disk; if not, it is tried again, but not at once.
+    fn on_disk(
+        &self,
+        kept: &Kept,
+        config: &ZoneConfig,
+        result: Option<Result<(), String>>,
+    ) -> bool {
+        if let Some(Err(error)) = &result {
+            say!("zone {}: not kept on disk: {error}", config.name);
+            kept.say(format!("it is served, but not kept on disk: {error}"));
+            kept.confirmed_kept.set(Some(self.now()));
         }
+        kept.is_kept.set(matches!(result, Some(Ok(()))));
+        kept.is_kept.get()
     }
 
     /// A primary has said that the zone is current.
@@ -456,13 +472,24 @@ impl Keeper {
         }
         let turn = kept.installing.lock().await;
         if kept.is_expired.replace(false) {
-            self.install(config, Some(zone), &[]).await;
+            self.install(config, Some(Arc::clone(&zone)), &[]).await;
         }
         drop(turn);
         // Once a minute is enough to count its age from.
         let now = self.now();
         if kept.confirmed_kept.get().is_some_and(|kept| now - kept < CONFIRMED_KEPT_EVERY) {
             return;
+        }
+        if !kept.is_kept.get() {
+            let (loader, state) = (Arc::clone(&self.loader), self.state.clone());
+            let keep = move || {
+                let journal = loader::lock(&loader).zones.journal(zone.apex()).unwrap_or_default();
+                state::keep_again(&state, &zone, &journal)
+            };
+            if !self.on_disk(kept, config, spawn_blocking(keep).await.ok()) {
+                return;
+            }
+            say!("zone {}: kept on disk now", config.name);
         }
         kept.confirmed_kept.set(Some(now));
         let (state, name, now) = (self.state.clone(), config.name.clone(), wall_clock());
