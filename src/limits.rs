@@ -89,6 +89,10 @@ pub const TRANSFER_OCTETS_DEFAULT: u64 = 1 << 33;
 pub const TRANSFER_RECORDS_MAX: u64 = u32::MAX as u64;
 /// Transfers in at once.
 pub const TRANSFERS_IN_MAX: usize = 16;
+/// Transfers at once from one primary: half, so that one that is slow leaves room for others.
+pub const TRANSFERS_FROM_ONE_MAX: usize = TRANSFERS_IN_MAX / 2;
+/// Commands at once that check what transfers brought. They may take long, and hold no transfer up.
+pub const CHECKS_MAX: usize = 2;
 /// How long a primary may take to accept a connection.
 pub const TRANSFER_CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long a primary may take for one message: at a few octets a second it does not hold a place.

@@ -154,6 +154,7 @@ impl Kept {
             "expires_seconds":
                 refresh.as_ref().and_then(|refresh| refresh.expires()).map(seconds),
             "last": *self.last.borrow(),
+            "refused": config.check.as_ref().and_then(|check| check.refused()),
         })
     }
 }
@@ -258,6 +259,9 @@ fn print(answer: &Value) {
         }
         if let Some(last) = zone["last"].as_str() {
             tell!("    {last}");
+        }
+        if let Some(reason) = zone["refused"].as_str() {
+            tell!("    the last new version was refused: {reason}");
         }
     }
     for change in answer.get("changes").and_then(Value::as_array).into_iter().flatten() {

@@ -4,7 +4,6 @@
 //! is kept of other servers' zones. Nothing that was taken from others is newer than that.
 
 use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
 
 use crate::wire::{LowerName, Name, rtype};
 use crate::zone::Zone;
@@ -28,7 +27,8 @@ pub fn export(mut config: Config, name: &Name, out: &mut dyn Write) -> Result<()
     write(&zone, out).map_err(|error| format!("cannot write: {error}"))
 }
 
-fn write(zone: &Arc<Zone>, out: &mut dyn Write) -> io::Result<()> {
+/// Writes all records as text, in canonical order.
+pub fn write(zone: &Zone, out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 16, out);
     let mut places: Vec<(Vec<u8>, Place<'_>)> =
         zone.places().map(|place| (canonical(&zone.owner_of(place)), place)).collect();

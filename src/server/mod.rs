@@ -7,6 +7,7 @@
 //!        └── loads, publishes, prints, stops              one thread for TCP: stream
 //! ```
 
+mod candidate;
 mod check;
 mod cli;
 mod commands;

@@ -5,20 +5,25 @@
 //!        └──newer, or no answer──> IXFR over TCP ──does not apply──> AXFR ──> build ──> check
 //! ```
 
-use std::net::SocketAddr;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::limits::{
-    MESSAGE_SIZE_MAX, TRANSFER_CONNECT_MAX, TRANSFER_GRACE_SECONDS, TRANSFER_MESSAGE_MAX,
-    TRANSFER_RATE_MIN, TRANSFER_TIME_MAX,
+    CHECKS_MAX, MESSAGE_SIZE_MAX, TRANSFER_CONNECT_MAX, TRANSFER_GRACE_SECONDS,
+    TRANSFER_MESSAGE_MAX, TRANSFER_RATE_MIN, TRANSFER_TIME_MAX, TRANSFERS_FROM_ONE_MAX,
+    TRANSFERS_IN_MAX,
 };
 use crate::policy::Remote;
 use crate::transfer::incoming::{self, Brought, Fault, Incoming};
@@ -74,6 +79,40 @@ pub struct Wanted {
     pub hash_key: HashKey,
     /// Threads that build.
     pub threads: usize,
+    /// Where candidates are written for the command that checks them.
+    pub state: PathBuf,
+}
+
+/// How many attempts may be in each of their phases at once.
+pub struct Slots {
+    transfers: Semaphore,
+    checks: Semaphore,
+    /// Those primaries that zones come from now.
+    primaries: RefCell<HashMap<IpAddr, Rc<Semaphore>>>,
+}
+
+impl Default for Slots {
+    fn default() -> Slots {
+        Slots {
+            transfers: Semaphore::new(TRANSFERS_IN_MAX),
+            checks: Semaphore::new(CHECKS_MAX),
+            primaries: RefCell::default(),
+        }
+    }
+}
+
+impl Slots {
+    /// The places of one primary, which are dropped when nobody has or wants one.
+    fn of(&self, primary: IpAddr) -> Rc<Semaphore> {
+        let mut primaries = self.primaries.borrow_mut();
+        primaries.retain(|_, places| Rc::strong_count(places) > 1);
+        let places = || Rc::new(Semaphore::new(TRANSFERS_FROM_ONE_MAX));
+        Rc::clone(primaries.entry(primary).or_insert_with(places))
+    }
+}
+
+async fn place(places: &Semaphore) -> Result<SemaphorePermit<'_>, String> {
+    places.acquire().await.map_err(|_| "is not asked: the server ends".into())
 }
 
 impl Wanted {
@@ -102,7 +141,7 @@ pub fn random_id() -> Result<u16, String> {
 }
 
 /// Asks `remote`; the error says what it did wrong.
-pub async fn attempt(wanted: &Wanted, remote: &Remote, slots: &Semaphore) -> Result<Found, String> {
+pub async fn attempt(wanted: &Wanted, remote: &Remote, slots: &Slots) -> Result<Found, String> {
     if let Some(zone) = &wanted.zone {
         // Without an answer over UDP, TCP is tried all the same.
         if let Some(serial) = serial_at(wanted, remote).await? {
@@ -232,18 +271,36 @@ impl From<String> for Failure {
 async fn transfer(
     wanted: &Wanted,
     remote: &Remote,
-    slots: &Semaphore,
+    slots: &Slots,
     in_steps: bool,
 ) -> Result<Found, Failure> {
-    let closed = |_| Failure::Final("is not asked: the server ends".into());
-    let _slot = slots.acquire().await.map_err(closed)?;
+    // Whoever waits for a slow primary takes no place from others.
+    let places = slots.of(remote.address.ip());
+    let from_primary = place(&places).await?;
+    let of_all = place(&slots.transfers).await?;
     let within = timeout(TRANSFER_TIME_MAX, receive(wanted, remote, in_steps));
     let brought = within.await.map_err(|_| {
         format!("took longer than {} minutes for a transfer", TRANSFER_TIME_MAX.as_secs() / 60)
     })??;
-    let (wanted, source) = (wanted.clone(), format!("{remote}"));
-    let built = spawn_blocking(move || finish(&wanted, brought, &source)).await;
-    built.map_err(|_| Failure::Final("sent something that could not be built".into()))?
+    drop(from_primary);
+    let (of_finish, source) = (wanted.clone(), format!("{remote}"));
+    let built = spawn_blocking(move || finish(&of_finish, brought, &source)).await;
+    let found =
+        built.map_err(|_| Failure::Final("sent something that could not be built".into()))??;
+    drop(of_all);
+    if let (Found::Newer(newer), Some(check)) = (&found, &wanted.config.check) {
+        let _place = place(&slots.checks).await?;
+        let (check, zone, state) =
+            (Arc::clone(check), Arc::clone(&newer.zone), wanted.state.clone());
+        let answer = spawn_blocking(move || check.ask(&state, &zone)).await;
+        let answer = answer.unwrap_or_else(|_| Err("the check ended without an answer".into()));
+        answer.map_err(|reason| {
+            let reason = format!("sent serial {}, refused: {reason}", newer.zone.serial());
+            // If changes have led astray the whole zone may be good.
+            if newer.in_steps { Failure::NotInSteps(reason) } else { Failure::Final(reason) }
+        })?;
+    }
+    Ok(found)
 }
 
 async fn receive(wanted: &Wanted, remote: &Remote, in_steps: bool) -> Result<Brought, Failure> {

@@ -21,13 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::task::{AbortHandle, LocalSet, spawn_blocking, spawn_local};
 use tokio::time::sleep;
 
 use crate::answer::{CoreState, Transport};
-use crate::limits::TRANSFERS_IN_MAX;
 use crate::memory::epoch::Reader;
 use crate::net::Replier;
 use crate::policy::Remote;
@@ -43,7 +41,7 @@ use super::config::ZoneConfig;
 use super::deferred::{Request, Response, respond, wall_clock};
 use super::loader::{self, SharedLoader};
 use super::report::say;
-use super::secondary::{Found, Newer, Wanted, attempt, random_id};
+use super::secondary::{Found, Newer, Slots, Wanted, attempt, random_id};
 use super::state;
 use super::worker::Deferral;
 use super::zones::Tracked;
@@ -100,7 +98,7 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
         hash_key: transfers.hash_key,
         threads: transfers.threads,
         started: Instant::now(),
-        slots: Semaphore::new(TRANSFERS_IN_MAX),
+        slots: Slots::default(),
         next_due: Cell::new(Duration::ZERO),
         telling: RefCell::default(),
     });
@@ -171,7 +169,7 @@ pub struct Keeper {
     pub hash_key: HashKey,
     threads: usize,
     started: Instant,
-    slots: Semaphore,
+    slots: Slots,
     /// When the next zone is due; what makes one due sooner sets it to zero.
     next_due: Cell<Duration>,
     /// Who is being told of which zone.
@@ -368,6 +366,7 @@ impl Keeper {
             keys: Arc::clone(&self.keys.borrow()),
             hash_key: self.hash_key,
             threads: self.threads,
+            state: self.state.clone(),
         };
         // Whoever says that there is something newer is asked first; and if it was not so, all are.
         let said_by = kept.said_by.take();

@@ -364,7 +364,9 @@ fn load_one(
         let file = zone.file.as_deref().unwrap_or(Path::new("")).display();
         say!("zone {0}: and {more} more: see ring53 check zone {0} {file}", zone.name);
     }
-    if let Some(loaded) = loaded.zone.filter(|loaded| is_wanted(loaded, zone, threads)) {
+    let is_good =
+        |loaded: &Zone| is_wanted(loaded, zone, threads) && is_let_pass(server, zone, held, loaded);
+    if let Some(loaded) = loaded.zone.filter(is_good) {
         say!(
             "zone {}: serial {}, {} names, {} records, {} KiB, loaded in {} ms",
             zone.name,
@@ -393,6 +395,20 @@ fn load_one(
     }
     let journal = held.map(|held| Arc::clone(&held.journal)).unwrap_or_default();
     Held { config, state, files: None, age: None, journal }
+}
+
+/// Whether the command of a zone, if it has one, lets it take the place of the version that was.
+fn is_let_pass(server: &Config, config: &ZoneConfig, held: Option<&Held>, zone: &Zone) -> bool {
+    let Some(check) = config.check.as_ref().filter(|_| server.owns_state) else { return true };
+    // Without a version that could go on, an end of the command would be an end of the zone.
+    if !held.is_some_and(|held| matches!(held.state, ZoneState::Serving(_))) {
+        return true;
+    }
+    let answer = check.ask(&server.state, zone);
+    if let Err(reason) = &answer {
+        say!("zone {}: serial {} is refused: {reason}", config.name, zone.serial());
+    }
+    answer.is_ok()
 }
 
 /// The journal of a zone that was read: others need only what has changed.

@@ -8,6 +8,7 @@ use crate::policy::{Access, AccessList, Remote, Rules};
 use crate::tsig::Keys;
 use crate::wire::Name;
 
+use super::super::candidate::{Check, TIMEOUT_DEFAULT};
 use super::super::keys::Table;
 
 /// One zone to serve.
@@ -33,6 +34,8 @@ pub struct ZoneConfig {
     pub notify_servers: bool,
     /// Who may have it.
     pub rules: Arc<Rules>,
+    /// Whom to ask before a new version is served.
+    pub check: Option<Arc<Check>>,
 }
 
 /// What becomes of a zone with faults in its signatures or proofs.
@@ -58,6 +61,7 @@ impl ZoneConfig {
             notify: Vec::new(),
             notify_servers: false,
             rules: Arc::default(),
+            check: None,
         }
     }
 
@@ -72,6 +76,7 @@ impl ZoneConfig {
         (&a.name, &a.file, a.dnssec, a.zonemd) == (&b.name, &b.file, b.dnssec, b.zonemd)
             && a.nsec3_iterations_max == b.nsec3_iterations_max
             && a.primaries.is_empty() == b.primaries.is_empty()
+            && a.check == b.check
     }
 
     /// Reads one table; `None` if it cannot be.
@@ -91,6 +96,7 @@ impl ZoneConfig {
         }
         let mut config = ZoneConfig::new(name?, file.as_ref().map(|file| directory.join(file)));
         config.more(zone, keys, primaries);
+        config.check = check(zone, directory).map(Arc::new);
         (config.file.is_some() || !config.primaries.is_empty()).then_some(config)
     }
 
@@ -115,6 +121,29 @@ impl ZoneConfig {
         self.rules = Arc::new(Rules { transfer, notify });
         self.primaries = primaries;
     }
+}
+
+fn check(zone: &mut Table<'_>, directory: &Path) -> Option<Check> {
+    let command = zone.list::<String>("check_command", "a text in quotes");
+    let timeout = zone.duration("check_timeout");
+    let Some(mut command) = command else {
+        if timeout.is_some() {
+            zone.error("check_timeout", "there is no check_command: add one, or remove it");
+        }
+        return None;
+    };
+    match command.first_mut().filter(|program| !program.is_empty()) {
+        // A name alone is looked for in PATH.
+        Some(program) if program.contains('/') => {
+            *program = directory.join(&*program).to_string_lossy().into_owned();
+        }
+        Some(_) => {}
+        None => {
+            zone.error("check_command", "expected a program, such as [\"validns\", \"{file}\"]");
+            return None;
+        }
+    }
+    Some(Check::new(command, timeout.unwrap_or(TIMEOUT_DEFAULT)))
 }
 
 fn remotes(zone: &mut Table<'_>, key: &'static str, keys: &Keys) -> Vec<Remote> {
