@@ -105,6 +105,8 @@ const _: () = assert!(TRANSFERS_PER_PRIMARY_MAX < TRANSFERS_IN_MAX);
 pub const UNWRITTEN_MAX: usize = 1024;
 /// Zones of which one peer is told at once.
 pub const NOTIFY_PER_PEER_MAX: usize = 16;
+/// Commands at once that check what transfers brought. They may take long, and hold no transfer up.
+pub const CHECKS_MAX: usize = 2;
 /// How long a primary may take to accept a connection.
 pub const TRANSFER_CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long a primary may take for one message: at a few octets a second it does not hold a place.

@@ -332,3 +332,45 @@ fn signatures_must_hold_to_the_end() {
     process.wait_for("serial 3 from", 1);
     assert_eq!(www(&process), ["192.0.2.3"]);
 }
+
+#[test]
+fn a_primary_that_hangs_leaves_room_for_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.2:0").unwrap();
+    let hanging = listener.local_addr().unwrap();
+    let (open, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counts = (Arc::clone(&open), Arc::clone(&most));
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (open, most) = counts.clone();
+            thread::spawn(move || {
+                most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let mut octets = [0; 512];
+                while stream.read(&mut octets).is_ok_and(|count| count > 0) {}
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let primary = Primary::start();
+    primary.tells(1, |stream, request| send(stream, &message(id(request), &whole(1, 1))));
+    let zone =
+        |name: &str, primary| format!("[[zone]]\nname = \"{name}\"\nprimaries = [\"{primary}\"]\n");
+    let mut config =
+        "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\nstate = \"state\"\n".to_string();
+    config.extend((0..40).map(|number| zone(&format!("z{number}."), hanging)));
+    let file = directory.path().join("ring53.toml");
+    fs::write(&file, &config).unwrap();
+    let process = Process::start(&["--config", file.to_str().unwrap()]);
+    process.address();
+    let end = Instant::now() + PATIENCE;
+    while open.load(Ordering::SeqCst) < 8 {
+        assert!(Instant::now() < end, "{}", process.said());
+        thread::sleep(Duration::from_millis(5));
+    }
+    // All of its places are taken, and others wait for one.
+    fs::write(&file, config + &zone("t.", primary.address)).unwrap();
+    process.reload();
+    process.wait_for("zone t.: serial 1 from", 1);
+    assert_eq!(www(&process), ["192.0.2.1"]);
+    assert_eq!(most.load(Ordering::SeqCst), 8);
+}

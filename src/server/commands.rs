@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use crate::wire::Name;
 
 use super::catalogs::Catalogs;
+use super::disk::{Disk, Real};
 use super::loader::Loader;
 use super::report::{say, tell};
 use super::transfers::{Keeper, Kept};
@@ -91,7 +92,7 @@ pub fn listen(state: &Path, keeper: &Rc<Keeper>) {
 
 fn open(path: &Path) -> std::io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
+        Real.create_directory(directory)?;
     }
     // One that a process left which is no more: the port shows that there is no other.
     if let Err(error) = fs::remove_file(path)
@@ -170,6 +171,7 @@ impl Kept {
             "expires_seconds":
                 refresh.as_ref().and_then(|refresh| refresh.expires()).map(seconds),
             "last": self.last.borrow().as_deref(),
+            "refused": config.check.as_ref().and_then(|check| check.refused(&config.name)),
         })
     }
 }
@@ -293,6 +295,9 @@ fn print(answer: &Value) {
         }
         if let Some(last) = zone["last"].as_str() {
             tell!("    {last}");
+        }
+        if let Some(reason) = zone["refused"].as_str() {
+            tell!("    the last new version was refused: {reason}");
         }
     }
     for change in answer.get("changes").and_then(Value::as_array).into_iter().flatten() {

@@ -10,7 +10,7 @@ use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use crate::limits::TRANSFERS_IN_MAX;
+use crate::limits::{CHECKS_MAX, TRANSFERS_IN_MAX};
 
 /// A connection, and what was read of it ahead.
 pub type Connection = BufReader<TcpStream>;
@@ -24,13 +24,19 @@ const READ_LEN: usize = 16 << 10;
 pub struct Connections {
     /// Transfers at once.
     pub slots: Semaphore,
+    /// Commands at once that check what came.
+    pub checks: Semaphore,
     idle: RefCell<HashMap<SocketAddr, Vec<(Instant, Connection)>>>,
 }
 
 impl Connections {
     /// None yet.
     pub fn new() -> Connections {
-        Connections { slots: Semaphore::new(TRANSFERS_IN_MAX), idle: RefCell::default() }
+        Connections {
+            slots: Semaphore::new(TRANSFERS_IN_MAX),
+            checks: Semaphore::new(CHECKS_MAX),
+            idle: RefCell::default(),
+        }
     }
 
     /// One that was in use last, if there is any.

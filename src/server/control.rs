@@ -25,6 +25,7 @@ use signal_hook::iterator::Signals;
 
 use crate::net::give_way;
 
+use super::candidate;
 use super::config::Config;
 use super::loader::{self, SharedLoader};
 use super::report::{self, Reported, say};
@@ -151,6 +152,7 @@ pub fn run(server: Running, caught: Caught, reread: &Arc<Reread>) -> Result<(), 
     caught.ends_at_once.store(true, Ordering::SeqCst);
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     server.stop.store(true, Ordering::Relaxed);
+    candidate::end_all();
     for thread in server.threads {
         let name = thread.thread().name().unwrap_or("a thread").to_string();
         match thread.join() {

@@ -39,7 +39,8 @@ pub fn export(mut config: Config, name: &Name, out: &mut dyn Write) -> Result<()
     write(&zone, out).map_err(|error| format!("cannot write: {error}"))
 }
 
-fn write(zone: &Arc<Zone>, out: &mut dyn Write) -> io::Result<()> {
+/// Writes all records as text, in canonical order.
+pub fn write(zone: &Zone, out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 16, out);
     let mut places: Vec<(Vec<u8>, Place<'_>)> =
         zone.places().map(|place| (canonical(&zone.owner_of(place)), place)).collect();

@@ -20,6 +20,7 @@ use data_encoding::HEXLOWER;
 
 use crate::wire::Name;
 
+use super::disk::Place;
 use super::report::say;
 use super::state;
 
@@ -104,7 +105,7 @@ pub fn append(directory: &Path, catalog: &Name, lines: &str) -> Result<(), Strin
             return file.sync_all();
         }
         replay(&mut members, lines);
-        state::replace(&path, |out| {
+        Place::from(directory).replace(&path, |out| {
             out.write_all(MAGIC.as_bytes())?;
             let mut lines = members.iter();
             lines.try_for_each(|(name, (label, groups))| {

@@ -7,6 +7,7 @@
 //!        └── loads, publishes, prints, stops              threads for TCP: stream
 //! ```
 
+mod candidate;
 mod catalogs;
 mod check;
 mod cli;
@@ -16,6 +17,7 @@ mod connections;
 mod control;
 mod cores;
 mod deferred;
+mod disk;
 mod dynamic;
 mod explain;
 mod export;

@@ -10,7 +10,21 @@ use crate::net::PathCounters;
 /// Says one fact on stderr. A log that nobody reads any more must not end the server, so that a
 /// failed write is no failure; `eprintln!` would panic.
 pub fn write_fact(fact: fmt::Arguments<'_>) {
+    #[cfg(test)]
+    SAID.with_borrow_mut(|said| said.push(fact.to_string()));
+    #[cfg(not(test))]
     let _ = writeln!(io::stderr().lock(), "ring53: {fact}");
+}
+
+#[cfg(test)]
+thread_local! {
+    static SAID: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// What this thread has said since it was last asked.
+#[cfg(test)]
+pub fn said() -> Vec<String> {
+    SAID.take()
 }
 
 /// `say!("{count} zones")`

@@ -6,6 +6,7 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,8 @@ pub struct Wanted {
     pub hash_key: HashKey,
     /// Threads that build.
     pub threads: usize,
+    /// Where candidates are written for the command that checks them.
+    pub state: PathBuf,
 }
 
 impl Wanted {
@@ -244,17 +247,33 @@ async fn transfer(
     in_steps: bool,
 ) -> Result<Found, Failure> {
     let closed = |_| Failure::Final("is not asked: the server ends".into());
-    let _slot = connections.slots.acquire().await.map_err(closed)?;
+    let slot = connections.slots.acquire().await.map_err(closed)?;
     let within = timeout(TRANSFER_TIME_MAX, receive(wanted, remote, connections, in_steps));
     let brought = within.await.map_err(|_| {
         format!("took longer than {} minutes for a transfer", TRANSFER_TIME_MAX.as_secs() / 60)
     })??;
-    let (wanted, source) = (wanted.clone(), format!("{remote}"));
-    if is_small(&wanted, &brought) {
-        return finish(&wanted, brought, &source);
+    let source = format!("{remote}");
+    let found = if is_small(wanted, &brought) {
+        finish(wanted, brought, &source)?
+    } else {
+        let wanted = wanted.clone();
+        let built = spawn_blocking(move || finish(&wanted, brought, &source)).await;
+        built.map_err(|_| Failure::Final("sent something that could not be built".into()))??
+    };
+    drop(slot);
+    let Some(check) = wanted.config.check.clone() else { return Ok(found) };
+    if let Found::Newer(newer) = &found {
+        let _place = connections.checks.acquire().await.map_err(closed)?;
+        let (zone, state) = (Arc::clone(&newer.zone), wanted.state.clone());
+        let answer = spawn_blocking(move || check.ask(&state, &zone)).await;
+        let answer = answer.unwrap_or_else(|_| Err("the check ended without an answer".into()));
+        answer.map_err(|reason| {
+            let reason = format!("sent serial {}, refused: {reason}", newer.zone.serial());
+            // If changes have led astray the whole zone may be good.
+            if newer.in_steps { Failure::NotInSteps(reason) } else { Failure::Final(reason) }
+        })?;
     }
-    let built = spawn_blocking(move || finish(&wanted, brought, &source)).await;
-    built.map_err(|_| Failure::Final("sent something that could not be built".into()))?
+    Ok(found)
 }
 
 /// Whether it is built before another thread would have begun.

@@ -1,33 +1,38 @@
 //! Zones of other servers on disk, so that a restart serves at once.
 //!
 //! ```text
-//!   NAME.zone       magic | owner len, owner | type | ttl | rdlen | rdata | ... | 0 | count |
-//!                   SHA-256
-//!   NAME.journal    what has changed since (super::journal)
-//!   NAME.confirmed  seconds since 1970 when a primary last said that the zone is current
+//!   NAME.zone       magic | owner len, owner | type | ttl | rdlen | rdata | ... | 0 | trailer
+//!     trailer       count u64 | serial u32 | nanoseconds since 1970 u64 | SHA-256 of all before
+//!   NAME.journal    what has changed since, and before (super::journal)
+//!   NAME.confirmed  seconds since 1970 when a primary last said that what is here is current, and
+//!                   the first 16 digits of their SHA-256
 //! ```
 //!
-//! A file is written beside the old one, synced and renamed: after a crash either is whole. What
-//! cannot be read is said and ignored: the zone is transferred again.
+//! A file is written beside the old one, synced and renamed: after a crash either is whole. The
+//! journal names the zone file that it belongs to by its digest, so that between the renames of the
+//! two there is no mixture, only a zone without a journal. What cannot be read is said and ignored:
+//! the zone is transferred again. After an error what was kept before is still there.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
 
-use crate::limits::{JOURNAL_OCTETS_MIN, NAME_LEN_MAX};
+use crate::limits::NAME_LEN_MAX;
 use crate::wire::{Name, rtype};
 use crate::zone::change::{Change, Journal, apply};
 use crate::zone::intake::Intake;
 use crate::zone::{LoadOptions, Zone};
 
+use super::disk::{Access, Place, read_exact_at};
 use super::files::Digest;
-use super::journal;
+use super::journal::{self, Base};
+use super::report::say;
 
-const MAGIC: &[u8; 16] = b"ring53 zone 1\r\n\0";
+const MAGIC: &[u8; 16] = b"ring53 zone 2\r\n\0";
+const TRAILER_LEN: usize = 8 + 4 + 8 + SHA256_OUTPUT_LEN;
 
 /// What `name` is called where files are: nothing in it leads anywhere else.
 pub fn file_name(name: &Name) -> String {
@@ -57,23 +62,6 @@ pub fn path(directory: &Path, name: &Name, ending: &str) -> PathBuf {
     directory.join(format!("{}.{ending}", file_name(name)))
 }
 
-/// Writes a file whole or not at all.
-pub fn replace(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let mut file = BufWriter::with_capacity(1 << 16, File::create(&beside)?);
-    write(&mut file)?;
-    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(directory)?.sync_all()
-}
-
 /// Everything written to it, and its digest.
 struct Digested<'a> {
     out: &'a mut dyn Write,
@@ -96,9 +84,13 @@ impl Digested<'_> {
     }
 }
 
-/// Keeps `zone` whole.
-fn save(directory: &Path, zone: &Zone) -> Result<(), String> {
-    let path = path(directory, zone.apex(), "zone");
+//----------- Writing --------------------------------------------------------
+
+/// Writes `zone` whole; what a journal of it begins with.
+fn save(place: &Place<'_>, zone: &Zone) -> Result<Base, String> {
+    let path = path(place.directory, zone.apex(), "zone");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut base = Base { digest: [0; SHA256_OUTPUT_LEN], serial: zone.serial() };
     let write = |out: &mut dyn Write| {
         let mut out = Digested { out, digest: Context::new(&SHA256) };
         out.write(MAGIC)?;
@@ -115,84 +107,184 @@ fn save(directory: &Path, zone: &Zone) -> Result<(), String> {
         }
         out.write(&[0])?;
         out.write(&count.to_be_bytes())?;
-        let digest = out.digest.clone().finish();
-        out.out.write_all(digest.as_ref())
+        out.write(&base.serial.to_be_bytes())?;
+        // In nanoseconds, so that no two files are alike.
+        out.write(&(now.as_nanos() as u64).to_be_bytes())?;
+        base.digest.copy_from_slice(out.digest.clone().finish().as_ref());
+        out.out.write_all(&base.digest)
     };
-    replace(&path, write).map_err(|error| failed(&path, "write", &error))
+    place.replace(&path, write).map_err(|error| failed(&path, "write", &error))?;
+    Ok(base)
 }
 
 fn failed(path: &Path, what: &str, error: &io::Error) -> String {
     format!("cannot {what} {}: {error}", path.display())
 }
 
-/// Keeps changes, which `journal` ends with: appended, or, once that is too much, all of it anew.
-pub fn record(
-    directory: &Path,
+/// Keeps changes of a zone that comes from a file, which `journal` ends with: appended, or, once
+/// that is too much or does not follow what is there, all of it anew.
+pub fn record<'p>(
+    place: impl Into<Place<'p>>,
     name: &Name,
     changes: &[Arc<Change>],
     journal: &Journal,
 ) -> Result<(), String> {
-    let size = journal::append(directory, name, changes.iter().map(|change| &**change))?;
+    let place = place.into();
+    let all = chain(changes, journal);
+    let size = journal::append_to(&place, name, &Base::FILE, &all, changes.len())?;
     let kept: usize = journal.changes().iter().map(|change| change.len()).sum();
-    if size > (4 * kept + JOURNAL_OCTETS_MIN) as u64 {
-        journal::replace(directory, name, journal.changes())?;
+    match size {
+        None => journal::replace(place, name, journal.changes()),
+        Some(size) if size <= 4 * kept as u64 + place.journal_len_min => Ok(()),
+        Some(_) => {
+            let changes = journal.changes();
+            say_longer(name, journal::replace_with(&place, name, &Base::FILE, changes));
+            Ok(())
+        }
     }
-    Ok(())
 }
 
-/// Keeps `zone`, to which `changes` have led: the changes alone, unless the zone has become shorter
-/// than all of them.
-pub fn keep(
-    directory: &Path,
+/// Everything is on disk; only that it could be shorter has failed.
+fn say_longer(name: &Name, replaced: Result<(), String>) {
+    if let Err(error) = replaced {
+        say!("zone {name}: {error}: its journal gets longer");
+    }
+}
+
+/// The changes of `journal` if it ends with `changes`, otherwise `changes`.
+fn chain<'c>(changes: &'c [Arc<Change>], journal: &'c Journal) -> Vec<&'c Change> {
+    let all = journal.changes();
+    let tail = all.len().checked_sub(changes.len()).map(|at| &all[at..]);
+    let ends = tail.is_some_and(|tail| tail.iter().zip(changes).all(|(a, b)| Arc::ptr_eq(a, b)));
+    (if ends { all } else { changes }).iter().map(|change| &**change).collect()
+}
+
+/// Keeps `zone`, to which `changes` have led: the changes alone, unless the zone file has become
+/// shorter than all that came behind it or they do not follow what is there. Without changes it is written whole.
+pub fn keep<'p>(
+    place: impl Into<Place<'p>>,
     zone: &Zone,
     changes: &[Arc<Change>],
     journal: &Journal,
 ) -> Result<(), String> {
+    let place = place.into();
+    let chain = if changes.is_empty() { Vec::new() } else { chain(changes, journal) };
+    keep_chain(&place, zone, &chain, changes.len(), journal)
+}
+
+/// Keeps `zone`, of which it is not known how much is on disk: the last attempt has failed.
+pub fn keep_again<'p>(
+    place: impl Into<Place<'p>>,
+    zone: &Zone,
+    journal: &Journal,
+) -> Result<(), String> {
+    keep_chain(&place.into(), zone, &chain(&[], journal), 0, journal)
+}
+
+fn keep_chain(
+    place: &Place<'_>,
+    zone: &Zone,
+    chain: &[&Change],
+    count: usize,
+    journal: &Journal,
+) -> Result<(), String> {
     let name = zone.apex();
-    let base = fs::metadata(path(directory, name, "zone")).map(|metadata| metadata.len());
-    if let (Ok(base), false) = (base, changes.is_empty()) {
-        let size = journal::append(directory, name, changes.iter().map(|change| &**change))?;
-        if size <= base.max(JOURNAL_OCTETS_MIN as u64) {
-            return Ok(());
+    let path = path(place.directory, name, "zone");
+    let leads_here = chain.last().is_some_and(|last| last.to == zone.serial());
+    if leads_here
+        && !place.disk.doubts().has(&path)
+        && let Ok(Some(Trailer { base, len, .. })) = trailer(place, &path)
+        && let Some(size) = journal::append_to(place, name, &base, chain, count)?
+    {
+        if size > len.max(place.journal_len_min) {
+            say_longer(name, renew(place, zone, journal));
         }
-    }
-    save(directory, zone)?;
-    if journal.changes().is_empty() && !path(directory, name, "journal").exists() {
         return Ok(());
     }
-    journal::replace(directory, name, journal.changes())
+    renew(place, zone, journal).inspect_err(|_| {
+        // What is there may be of another line of versions, whose serials could seem to fit.
+        place.disk.doubts().set(&path, true);
+    })
+}
+
+/// Writes the zone whole, and a journal with what has led to it.
+fn renew(place: &Place<'_>, zone: &Zone, journal: &Journal) -> Result<(), String> {
+    let (name, base) = (zone.apex(), save(place, zone)?);
+    match journal.changes().last() {
+        Some(last) if last.to == base.serial => {
+            let replaced = journal::replace_with(place, name, &base, journal.changes());
+            if let Err(error) = replaced {
+                say!("zone {name}: {error}: after a restart others get the whole zone");
+            }
+        }
+        _ => journal::remove(place, name),
+    }
+    Ok(())
+}
+
+/// The end of a zone file, which is not known to be whole.
+struct Trailer {
+    base: Base,
+    /// When it was written, in seconds since 1970.
+    written: u64,
+    /// Octets of the file.
+    len: u64,
+}
+
+fn trailer(place: &Place<'_>, path: &Path) -> io::Result<Option<Trailer>> {
+    let Some(file) = place.open(path, Access::Read)? else { return Ok(None) };
+    let len = file.len()?;
+    let Some(at) = len.checked_sub(TRAILER_LEN as u64) else { return Ok(None) };
+    let mut octets = [0; TRAILER_LEN];
+    read_exact_at(&*file, &mut octets, at)?;
+    Ok(Some(Trailer::read(&octets, len)))
+}
+
+impl Trailer {
+    fn read(octets: &[u8; TRAILER_LEN], len: u64) -> Trailer {
+        let (_, digest) = octets.split_at(TRAILER_LEN - SHA256_OUTPUT_LEN);
+        let base = Base {
+            digest: digest.try_into().expect("its length"),
+            serial: u32::from_be_bytes(octets[8..12].try_into().expect("four octets")),
+        };
+        let nanos = u64::from_be_bytes(octets[12..20].try_into().expect("eight octets"));
+        Trailer { base, written: Duration::from_nanos(nanos).as_secs(), len }
+    }
 }
 
 /// Keeps nothing of `name` any more.
-pub fn remove(directory: &Path, name: &Name) -> Result<(), String> {
+pub fn remove<'p>(place: impl Into<Place<'p>>, name: &Name) -> Result<(), String> {
     // The zone last: without it what stands beside it means nothing.
+    let place = place.into();
     let endings = ["confirmed", "source", "journal", "zone"];
-    endings.into_iter().try_for_each(|ending| remove_file(&path(directory, name, ending)))
+    endings.into_iter().try_for_each(|ending| remove_file(&place, name, ending))
 }
 
 /// Keeps `zone` whole, which updates have made of a file with the text of this digest.
-pub fn keep_updated(
-    directory: &Path,
+pub fn keep_updated<'p>(
+    place: impl Into<Place<'p>>,
     zone: &Zone,
     journal: &Journal,
     digest: &Digest,
 ) -> Result<(), String> {
-    let name = zone.apex();
-    let source = path(directory, name, "source");
+    let (place, name) = (place.into(), zone.apex());
+    let source = path(place.directory, name, "source");
     let write = |out: &mut dyn Write| {
         digest.iter().try_for_each(|octet| write!(out, "{octet:02x}"))?;
         writeln!(out)
     };
     // A zone from before that stood beside it would be taken for what updates have made.
-    remove_file(&path(directory, name, "zone"))?;
-    replace(&source, write).map_err(|error| failed(&source, "write", &error))?;
-    save(directory, zone)?;
-    journal::replace(directory, name, journal.changes())
+    remove_file(&place, name, "zone")?;
+    place.replace(&source, write).map_err(|error| failed(&source, "write", &error))?;
+    renew(&place, zone, journal)
 }
 
 /// The digest of the file that updates began with, if there were any.
-pub fn restore_source(directory: &Path, name: &Name) -> Option<Digest> {
-    let text = fs::read_to_string(path(directory, name, "source")).ok()?;
+pub fn restore_source<'p>(place: impl Into<Place<'p>>, name: &Name) -> Option<Digest> {
+    let place = place.into();
+    let mut text = String::new();
+    let file = place.reader(&path(place.directory, name, "source"));
+    file.ok()??.read_to_string(&mut text).ok()?;
     let octet = |at: usize| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok();
     let octets: Option<Vec<u8>> = (0..SHA256_OUTPUT_LEN).map(octet).collect();
     octets?.try_into().ok()
@@ -200,70 +292,94 @@ pub fn restore_source(directory: &Path, name: &Name) -> Option<Digest> {
 
 /// Keeps of a zone that updates have changed only what others need for IXFR: the file has caught
 /// up.
-pub fn forget_updates(directory: &Path, name: &Name) -> Result<(), String> {
-    remove_file(&path(directory, name, "zone"))?;
-    remove_file(&path(directory, name, "source"))
+pub fn forget_updates<'p>(
+    place: impl Into<Place<'p>>,
+    name: &Name,
+    journal: &Journal,
+) -> Result<(), String> {
+    let place = place.into();
+    remove_file(&place, name, "zone")?;
+    remove_file(&place, name, "source")?;
+    journal::replace(place, name, journal.changes())
 }
 
-fn remove_file(path: &Path) -> Result<(), String> {
-    match fs::remove_file(path) {
+fn remove_file(place: &Place<'_>, name: &Name, ending: &str) -> Result<(), String> {
+    let path = path(place.directory, name, ending);
+    match place.disk.remove(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(failed(path, "remove", &error))
+            Err(failed(&path, "remove", &error))
         }
         _ => Ok(()),
     }
 }
 
+//----------- Reading --------------------------------------------------------
+
 /// Reads what [`keep`] kept, with the changes since; `None` if there is nothing.
-pub fn restore(
-    directory: &Path,
+pub fn restore<'p>(
+    place: impl Into<Place<'p>>,
     name: &Name,
     options: &LoadOptions,
     owns: bool,
 ) -> Result<Option<(Zone, Journal)>, String> {
-    let Some(base) = restore_base(directory, name, options)? else { return Ok(None) };
-    let changes = journal::read(directory, name, owns)?;
-    let at = changes.iter().position(|change| change.from == base.serial());
-    let whole = match at {
-        Some(at) => apply(&base, &changes[at..], options)
-            .ok()
-            .and_then(|intake| intake.finish(&shown(directory, name), options).zone),
-        None => None,
+    let place = place.into();
+    let Some((zone, base)) = restore_base(&place, name, options)? else { return Ok(None) };
+    let read = match journal::read_from(&place, name, owns, &base) {
+        Ok(Some(read)) => read,
+        // One of another zone file stays: if its directory could not be synced, it may be that one
+        // which is found after the next stop.
+        Ok(None) => return Ok(Some((zone, Journal::default()))),
+        Err(error) => {
+            let serial = zone.serial();
+            say!("zone {name}: {error}: serial {serial} is served without what came behind it");
+            return Ok(Some((zone, Journal::default())));
+        }
     };
-    let zone = whole.unwrap_or(base);
-    let known = changes.iter().position(|change| change.to == zone.serial());
-    let leads_here = changes.last().is_none_or(|last| last.to == zone.serial());
-    let led: Vec<_> =
-        changes.into_iter().take(known.map_or(0, |at| at + 1)).map(Arc::new).collect();
+    let (changes, before) = (read.changes, read.before);
+    let after = changes.get(before..).unwrap_or_default();
+    let whole = match after.first() {
+        Some(first) if first.from == zone.serial() => apply(&zone, after, options)
+            .ok()
+            .and_then(|intake| intake.finish(&shown(&place, name), options).zone)
+            .filter(|whole| after.last().is_some_and(|last| last.to == whole.serial())),
+        _ => None,
+    };
+    let leads_here = whole.is_some() || changes.len() == before;
+    let zone = whole.unwrap_or(zone);
+    let led = if leads_here { changes } else { changes.into_iter().take(before).collect() };
+    let is_known = led.last().is_some_and(|last| last.to == zone.serial());
+    let led: Vec<_> = led.into_iter().filter(|_| is_known).map(Arc::new).collect();
     let journal = Journal::default().after(&led, zone.memory_len());
-    if owns && !leads_here {
+    if !leads_here {
+        let (serial, path) = (zone.serial(), shown(&place, name));
+        say!("zone {name}: {path} does not lead on from serial {serial}, which is served");
         // What does not apply must not stand before what will be appended.
-        journal::replace(directory, name, journal.changes())?;
+        if owns && let Err(error) = journal::replace_with(&place, name, &base, journal.changes()) {
+            say!("zone {name}: {error}");
+        }
     }
     Ok(Some((zone, journal)))
 }
 
-fn shown(directory: &Path, name: &Name) -> String {
-    path(directory, name, "journal").display().to_string()
+fn shown(place: &Place<'_>, name: &Name) -> String {
+    path(place.directory, name, "journal").display().to_string()
 }
 
-/// Reads what [`save`] kept; `None` if there is nothing.
+/// Reads what [`save`] wrote; `None` if there is nothing.
 fn restore_base(
-    directory: &Path,
+    place: &Place<'_>,
     name: &Name,
     options: &LoadOptions,
-) -> Result<Option<Zone>, String> {
-    let path = path(directory, name, "zone");
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(&path, "read", &error)),
-    };
-    let intake = read(BufReader::with_capacity(1 << 16, file), name, options)
-        .map_err(|error| failed(&path, "read", &error))?;
+) -> Result<Option<(Zone, Base)>, String> {
+    let path = path(place.directory, name, "zone");
+    let reader = place.reader(&path).map_err(|error| failed(&path, "read", &error))?;
+    let Some(reader) = reader else { return Ok(None) };
+    let (intake, base) =
+        read(reader, name, options).map_err(|error| failed(&path, "read", &error))?;
     let loaded = intake.finish(&path.display().to_string(), options);
     match loaded.zone {
-        Some(zone) => Ok(Some(zone)),
+        Some(zone) if zone.serial() == base.serial => Ok(Some((zone, base))),
+        Some(_) => Err(failed(&path, "read", &damaged())),
         None => {
             let first = loaded.diagnostics.first().map(ToString::to_string).unwrap_or_default();
             Err(format!("{}: not a zone: {first}", path.display()))
@@ -271,8 +387,11 @@ fn restore_base(
     }
 }
 
-fn read(mut file: impl Read, name: &Name, options: &LoadOptions) -> io::Result<Intake> {
-    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_string());
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is damaged")
+}
+
+fn read(mut file: impl Read, name: &Name, options: &LoadOptions) -> io::Result<(Intake, Base)> {
     let mut digest = Context::new(&SHA256);
     let mut take = |octets: &mut [u8]| {
         file.read_exact(octets)?;
@@ -282,7 +401,8 @@ fn read(mut file: impl Read, name: &Name, options: &LoadOptions) -> io::Result<I
     let mut magic = [0; MAGIC.len()];
     take(&mut magic)?;
     if magic != *MAGIC {
-        return Err(bad("it is not a zone that ring53 kept"));
+        let what = "it is not a zone that this version of ring53 kept";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     let mut intake = Intake::new(name, options);
     let (mut owner, mut fixed, mut rdata) = ([0; NAME_LEN_MAX], [0; 8], Vec::new());
@@ -300,40 +420,77 @@ fn read(mut file: impl Read, name: &Name, options: &LoadOptions) -> io::Result<I
         let rtype = u16::from_be_bytes([fixed[0], fixed[1]]);
         let ttl = u32::from_be_bytes([fixed[2], fixed[3], fixed[4], fixed[5]]);
         if Name::from_wire(owner).is_err() || intake.record(owner, rtype, ttl, &rdata).is_err() {
-            return Err(bad("it is damaged"));
+            return Err(damaged());
         }
     }
-    let mut count = [0; 8];
-    take(&mut count)?;
+    let mut trailer = [0; TRAILER_LEN];
+    take(&mut trailer[..TRAILER_LEN - SHA256_OUTPUT_LEN])?;
     let expected = digest.finish();
-    let mut found = [0; SHA256_OUTPUT_LEN];
-    file.read_exact(&mut found)?;
-    if expected.as_ref() != found || u64::from_be_bytes(count) != u64::from(intake.record_count()) {
-        return Err(bad("it is damaged"));
+    file.read_exact(&mut trailer[TRAILER_LEN - SHA256_OUTPUT_LEN..])?;
+    let base = Trailer::read(&trailer, 0).base;
+    let count = u64::from_be_bytes(trailer[..8].try_into().expect("eight octets"));
+    let is_over = file.read(&mut [0])? == 0;
+    if expected.as_ref() != base.digest || count != u64::from(intake.record_count()) || !is_over {
+        return Err(damaged());
     }
-    Ok(intake)
+    Ok((intake, base))
 }
 
-/// Keeps when a primary last said that the zone is current.
-pub fn save_confirmed(directory: &Path, name: &Name, seconds: u64) -> Result<(), String> {
-    let path = path(directory, name, "confirmed");
-    let write = |out: &mut dyn Write| writeln!(out, "{seconds}");
-    replace(&path, write).map_err(|error| failed(&path, "write", &error))
+//----------- Confirmed ------------------------------------------------------
+
+/// Keeps when a primary last said that what is kept is current.
+pub fn save_confirmed<'p>(
+    place: impl Into<Place<'p>>,
+    name: &Name,
+    seconds: u64,
+) -> Result<(), String> {
+    let place = place.into();
+    let path = path(place.directory, name, "confirmed");
+    let write = |out: &mut dyn Write| writeln!(out, "{seconds} {}", check(seconds));
+    place.replace(&path, write).map_err(|error| failed(&path, "write", &error))
 }
 
-/// When that was, in seconds since 1970; at least since when the zone is kept.
-pub fn restore_confirmed(directory: &Path, name: &Name) -> u64 {
-    let told = fs::read_to_string(path(directory, name, "confirmed"));
-    let told = told.ok().and_then(|text| text.trim().parse().ok());
-    let written = fs::metadata(path(directory, name, "zone")).and_then(|file| file.modified());
-    let written = written.ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    told.unwrap_or(0).max(written.map_or(0, |time| time.as_secs()))
+/// When that was, in seconds since 1970; at least since when the zone was written, and what last
+/// changed in it.
+pub fn restore_confirmed<'p>(place: impl Into<Place<'p>>, name: &Name) -> u64 {
+    let place = place.into();
+    let told = confirmed(&place, name).unwrap_or_else(|error| {
+        say!("zone {name}: {error}: its age is that of its last change");
+        None
+    });
+    let trailer = trailer(&place, &path(place.directory, name, "zone")).ok().flatten();
+    let written = trailer.map_or(0, |trailer| {
+        let appended = journal::last_appended(&place, name, &trailer.base);
+        trailer.written.max(appended.unwrap_or(0))
+    });
+    told.unwrap_or(0).max(written)
+}
+
+fn confirmed(place: &Place<'_>, name: &Name) -> Result<Option<u64>, String> {
+    let path = path(place.directory, name, "confirmed");
+    let reader = place.reader(&path).map_err(|error| failed(&path, "read", &error))?;
+    let Some(reader) = reader else { return Ok(None) };
+    let mut text = String::new();
+    let read = reader.take(64).read_to_string(&mut text);
+    read.map_err(|error| failed(&path, "read", &error))?;
+    let seconds = text.split_once(' ').and_then(|(seconds, _)| seconds.parse().ok());
+    match seconds {
+        Some(seconds) if text == format!("{seconds} {}\n", check(seconds)) => Ok(Some(seconds)),
+        _ => Err(failed(&path, "read", &damaged())),
+    }
+}
+
+fn check(seconds: u64) -> String {
+    let digest = digest(&SHA256, &seconds.to_be_bytes());
+    digest.as_ref()[..8].iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 //----------- Tests ----------------------------------------------------------
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::zone::{HashKey, Source, SourceText, Text, load};
 
@@ -370,7 +527,7 @@ mod tests {
         let name: Name = "A/b.example.".parse().unwrap();
         let zone = load(&name, "x", &Given(TEXT), &options()).zone.unwrap();
         assert!(restore(directory.path(), &name, &options(), true).unwrap().is_none());
-        save(directory.path(), &zone).unwrap();
+        save(&directory.path().into(), &zone).unwrap();
         let (again, _) = restore(directory.path(), &name, &options(), true).unwrap().unwrap();
         assert_eq!(records(&again), records(&zone));
         assert_eq!(again.serial(), 7);

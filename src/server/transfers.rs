@@ -252,6 +252,8 @@ pub struct Kept {
     installing: tokio::sync::Mutex<()>,
     /// From when on it is to be kept on disk again that it is confirmed.
     confirmed_due: Cell<Duration>,
+    /// Whether the version there is is kept on disk.
+    is_kept: Cell<bool>,
     /// Whether no primary has confirmed it for too long.
     pub is_expired: Cell<bool>,
     /// Updates that wait for those that are under way.
@@ -267,6 +269,17 @@ impl Kept {
     /// Remembers what happened last.
     fn say(&self, what: String) {
         *self.last.borrow_mut() = Some(what.into());
+    }
+
+    /// Remembers whether the last version is on disk; if not, it is tried again, but not at once.
+    fn written(&self, result: &Result<(), String>) {
+        let is_again = result.is_ok() && !self.is_kept.get();
+        self.is_kept.set(result.is_ok());
+        if let Err(error) = result {
+            self.say(format!("it is served, but not kept on disk: {error}"));
+        } else if is_again {
+            say!("zone {}: kept on disk now", self.config.borrow().name);
+        }
     }
 
     /// When something is to be done next.
@@ -387,6 +400,7 @@ impl Keeper {
             is_stale: Cell::new(false),
             installing: tokio::sync::Mutex::default(),
             confirmed_due: Cell::new(Duration::ZERO),
+            is_kept: Cell::new(true),
             is_expired: Cell::new(false),
             updates: RefCell::default(),
             is_updating: Cell::new(false),
@@ -499,8 +513,10 @@ impl Keeper {
         if let Some(next) = self.lanes.borrow_mut().leave(address) {
             spawn_local(Rc::clone(&self).take_turn(address, next));
         }
-        if let Some(written) = written {
-            let _ = written.await;
+        if let Some(written) = written
+            && let Ok(result) = written.await
+        {
+            kept.written(&result);
         }
         drop(permit);
         kept.is_asking.set(false);
@@ -566,7 +582,10 @@ impl Keeper {
 
     /// Asks the primaries of a zone, one after the other; a new version is on disk when what is
     /// returned says so.
-    async fn refresh(self: &Rc<Keeper>, kept: &Rc<Kept>) -> Option<oneshot::Receiver<()>> {
+    async fn refresh(
+        self: &Rc<Keeper>,
+        kept: &Rc<Kept>,
+    ) -> Option<oneshot::Receiver<Result<(), String>>> {
         let config = Arc::new(kept.config.borrow().clone());
         let wanted = Wanted {
             config: Arc::clone(&config),
@@ -574,6 +593,7 @@ impl Keeper {
             keys: Arc::clone(&self.keys.borrow()),
             hash_key: self.hash_key,
             threads: self.threads,
+            state: self.state.clone(),
         };
         // Whoever says that there is something newer is asked first; and if it was not so, all are.
         let said_by = kept.said_by.take();
@@ -619,7 +639,7 @@ impl Keeper {
         newer: Newer,
         remote: &Remote,
         started: Instant,
-    ) -> Option<oneshot::Receiver<()>> {
+    ) -> Option<oneshot::Receiver<Result<(), String>>> {
         let Newer { zone, changes, in_steps } = newer;
         let how = if in_steps { format!("{} changes", changes.len()) } else { "whole".into() };
         let turn = kept.installing.lock().await;
@@ -711,15 +731,27 @@ impl Keeper {
         }
         let turn = kept.installing.lock().await;
         if kept.is_expired.replace(false) {
-            let name = config.name.clone();
-            self.install(Install { name, zone: Some(zone), changes: Vec::new() }).await;
+            let (name, zone) = (config.name.clone(), Some(Arc::clone(&zone)));
+            self.install(Install { name, zone, changes: Vec::new() }).await;
         }
         drop(turn);
         // Now and then is enough to count its age from.
         let now = self.now();
-        if kept.confirmed_due.get() <= now && !kept.is_gone.get() {
-            kept.confirmed(now, Duration::ZERO);
-            self.write(Write::Confirmed(config.name.clone(), wall_clock()));
+        if kept.confirmed_due.get() > now || kept.is_gone.get() {
+            return;
+        }
+        kept.confirmed(now, Duration::ZERO);
+        if kept.is_kept.get() {
+            return self.write(Write::Confirmed(config.name.clone(), wall_clock()));
+        }
+        // The disk may have room again.
+        let (loader, name) = (Arc::clone(&self.loader), config.name.clone());
+        let journal = spawn_blocking(move || loader::lock(&loader).zones.journal(&name)).await;
+        let journal = journal.ok().flatten().unwrap_or_default();
+        let (done, written) = oneshot::channel();
+        self.write(Write::Again(zone, journal, done));
+        if let Ok(result) = written.await {
+            kept.written(&result);
         }
     }
 }

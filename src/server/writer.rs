@@ -35,7 +35,9 @@ const THREADS: usize = 8;
 /// What is to be done.
 pub enum Write {
     /// Keep a zone to which these changes have led, the last of this journal; say when it is done.
-    Keep(Arc<Zone>, Vec<Arc<Change>>, Arc<Journal>, Option<oneshot::Sender<()>>),
+    Keep(Arc<Zone>, Vec<Arc<Change>>, Arc<Journal>, Option<oneshot::Sender<Kept>>),
+    /// The same, after a failure: how much of it is on disk is not known.
+    Again(Arc<Zone>, Arc<Journal>, oneshot::Sender<Kept>),
     /// A primary has said at this time, in seconds since 1970, that the zone is current.
     Confirmed(Name, u64),
     /// Nothing is kept of the zone any more.
@@ -43,6 +45,9 @@ pub enum Write {
     /// Lines about the members of a catalog.
     Members(Name, String),
 }
+
+/// Whether it has been done; if not, why.
+pub type Kept = Result<(), String>;
 
 enum Job {
     Write(Write),
@@ -83,7 +88,7 @@ impl Writer {
             return say!("zones are not kept on disk: cannot start a thread: {error}");
         }
         let name = match &write {
-            Write::Keep(zone, ..) => zone.apex(),
+            Write::Keep(zone, ..) | Write::Again(zone, ..) => zone.apex(),
             Write::Confirmed(name, _) | Write::Remove(name) => name,
             Write::Members(..) => {
                 let barrier = Arc::new(Barrier::new(self.queues.len()));
@@ -117,11 +122,15 @@ fn run(directory: &Path, jobs: &Receiver<Job>) {
         match job {
             Job::Wait(barrier) => drop(barrier.wait()),
             Job::Write(Write::Keep(zone, changes, journal, done)) => {
-                if let Err(error) = state::keep(directory, &zone, &changes, &journal) {
+                let kept = state::keep(directory, &zone, &changes, &journal);
+                if let Err(error) = &kept {
                     say!("zone {}: not kept on disk: {error}", zone.apex());
                 }
                 // Who waited may be gone.
-                let _ = done.map(|done| done.send(()));
+                let _ = done.map(|done| done.send(kept));
+            }
+            Job::Write(Write::Again(zone, journal, done)) => {
+                let _ = done.send(state::keep_again(directory, &zone, &journal));
             }
             Job::Write(Write::Confirmed(name, seconds)) => {
                 if let Err(error) = state::save_confirmed(directory, &name, seconds) {

@@ -527,7 +527,10 @@ fn load_file(
         let file = config.file().unwrap_or_default();
         say!("zone {name}: and {more} more: see ring53 check zone {name} {}", file.display());
     }
-    if let Some(loaded) = loaded.zone.filter(|loaded| is_wanted(loaded, None, &config, threads)) {
+    let is_good = |loaded: &Zone| {
+        is_wanted(loaded, None, &config, threads) && is_let_pass(server, &config, held, loaded)
+    };
+    if let Some(loaded) = loaded.zone.filter(is_good) {
         say!(
             "zone {name}: serial {}, {} names, {} records, {} KiB, loaded in {} ms",
             loaded.serial(),
@@ -550,7 +553,8 @@ fn load_file(
             let before = Some((Arc::clone(&updated.zone), Some(Arc::clone(&updated.journal))));
             let journal = Some(record(server, &config, before, &loaded, key));
             if server.owns_state
-                && let Err(error) = state::forget_updates(&server.state, name)
+                && let Some(journal) = &journal
+                && let Err(error) = state::forget_updates(&server.state, name, journal)
             {
                 say!("zone {name}: {error}");
             }
@@ -593,6 +597,20 @@ impl dynamic::Updated {
         let (zone, journal) = (Some(self.zone), Some(self.journal));
         Held { config, zone, files, age: None, journal, dynamic }
     }
+}
+
+/// Whether the command of a zone, if it has one, lets it take the place of the version that was.
+fn is_let_pass(server: &Config, config: &ZoneConfig, held: Option<&Held>, zone: &Zone) -> bool {
+    let Some(check) = config.check.as_ref().filter(|_| server.owns_state) else { return true };
+    // Without a version that could go on, an end of the command would be an end of the zone.
+    if !held.is_some_and(|held| held.zone.is_some()) {
+        return true;
+    }
+    let answer = check.ask(&server.state, zone);
+    if let Err(reason) = &answer {
+        say!("zone {}: serial {} is refused: {reason}", config.name, zone.serial());
+    }
+    answer.is_ok()
 }
 
 /// The journal of a zone that was read: others need only what has changed.
@@ -642,7 +660,11 @@ fn forget(server: &Config, zone: &Zone) -> Arc<Journal> {
 
 /// The journal of a zone that is read for the first time, if it leads to this version.
 fn recall(server: &Config, zone: &Zone) -> Arc<Journal> {
-    let changes = journal::read(&server.state, zone.apex(), server.owns_state).unwrap_or_default();
+    let read = journal::read(&server.state, zone.apex(), server.owns_state);
+    let changes = read.unwrap_or_else(|error| {
+        say!("zone {}: {error}: others get the whole zone", zone.apex());
+        Vec::new()
+    });
     let Some(last) = changes.last() else { return Arc::default() };
     if last.to != zone.serial() {
         return forget(server, zone);

@@ -336,6 +336,14 @@ mod tests {
                 "version = 1\n[[key]]\nname = \"k\"\nalgorithm = \"hmac-sha256\"\nsecret = \"?\"\n",
                 "ring53.toml:5:10: secret: expected base64",
             ),
+            (
+                "version = 1\n[[zone]]\nname = \"a\"\nfile = \"b\"\ncheck_command = []\n",
+                "ring53.toml:5:17: check_command: expected a program",
+            ),
+            (
+                "version = 1\n[[zone]]\nname = \"a\"\nfile = \"b\"\ncheck_timeout = \"1s\"\n",
+                "ring53.toml:5:17: check_timeout: there is no check_command",
+            ),
             ("version = 1\n[server\n", "ring53.toml:2:"),
         ] {
             fails(text, expected);

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::limits::{
     CATALOG_GROUP_LEN_MAX, NSEC3_ITERATIONS_DEFAULT, NSEC3_ITERATIONS_MAX, TRANSFER_OCTETS_DEFAULT,
@@ -17,6 +18,7 @@ use crate::policy::{Access, AccessList, Grant, GrantError, Grants, Remote, Rules
 use crate::tsig::Keys;
 use crate::wire::Name;
 
+use super::super::candidate::{Check, TIMEOUT_DEFAULT};
 use super::super::keys::Table;
 use super::super::state;
 
@@ -67,6 +69,8 @@ pub struct Settings {
     pub member_of: Option<Name>,
     /// The group it has there.
     pub group: Option<String>,
+    /// Whom to ask before a new version is served.
+    pub check: Option<Arc<Check>>,
 }
 
 /// What becomes of a zone with faults in its signatures or proofs.
@@ -102,6 +106,7 @@ impl Settings {
             catalog: None,
             member_of: None,
             group: None,
+            check: None,
         }
     }
 
@@ -154,6 +159,7 @@ impl ZoneConfig {
             && a.nsec3_iterations_max == b.nsec3_iterations_max
             && a.is_secondary() == b.is_secondary()
             && a.is_produced() == b.is_produced()
+            && a.check == b.check
     }
 
     /// Reads one table; `None` if it cannot be.
@@ -309,6 +315,7 @@ struct Given {
     allow_update: Option<Grants>,
     member_of: Option<Name>,
     group: Option<String>,
+    check: Option<(Vec<String>, Duration)>,
 }
 
 impl Given {
@@ -331,6 +338,7 @@ impl Given {
             allow_update: grants(table, keys),
             member_of: table.parsed("catalog_member", "the name of a catalog that is made here"),
             group: table.text("catalog_group", CATALOG_GROUP_LEN_MAX),
+            check: check(table),
         };
         if given.file.is_some() && given.primaries.as_ref().is_some_and(|list| !list.is_empty()) {
             table.error(
@@ -361,6 +369,7 @@ impl Given {
             allow_update: self.allow_update.or(pattern.allow_update),
             member_of: self.member_of.or(pattern.member_of),
             group: self.group.or(pattern.group),
+            check: self.check.or(pattern.check),
         }
     }
 
@@ -386,8 +395,32 @@ impl Given {
         settings.primaries = primaries;
         settings.member_of = self.member_of;
         settings.group = self.group;
+        settings.check = self.check.map(|(mut command, timeout)| {
+            // A name alone is looked for in PATH.
+            if command[0].contains('/') {
+                command[0] = directory.join(&command[0]).to_string_lossy().into_owned();
+            }
+            Arc::new(Check::new(command, timeout))
+        });
         settings
     }
+}
+
+/// The command that is asked before a version is served, and how long it may take.
+fn check(table: &mut Table<'_>) -> Option<(Vec<String>, Duration)> {
+    let command = table.list::<String>("check_command", "a text in quotes");
+    let timeout = table.duration("check_timeout");
+    let Some(command) = command else {
+        if timeout.is_some() {
+            table.error("check_timeout", "there is no check_command: add one, or remove it");
+        }
+        return None;
+    };
+    if command.first().is_none_or(String::is_empty) {
+        table.error("check_command", "expected a program, such as [\"validns\", \"{file}\"]");
+        return None;
+    }
+    Some((command, timeout.unwrap_or(TIMEOUT_DEFAULT)))
 }
 
 fn remotes(table: &mut Table<'_>, key: &'static str, keys: &Keys) -> Option<Vec<Remote>> {
