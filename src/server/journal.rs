@@ -1,8 +1,8 @@
 //! Changes on disk: appended and synced, so that what was taken is there after any end.
 //!
 //! ```text
-//!   NAME.journal   magic | SHA-256 of the base | its serial | entries before it u32 | check |
-//!                  entry | entry | ...
+//!   NAME.journal   magic | SHA-256 of the base | its serial | entries before it u32 |
+//!                  their octets u64 | check | entry | entry | ...
 //!   entry          len u32 | check | seconds since 1970 u64 | more u32 | from | to |
 //!                  deleted u32 | added u32 |
 //!                  owner len, owner | type | ttl | rdlen | rdata | ... | len u32
@@ -35,7 +35,7 @@ use super::state;
 
 const MAGIC: &[u8; 16] = b"ring53 changes2\n";
 const CHECK_LEN: usize = 8;
-const HEADER_LEN: usize = MAGIC.len() + SHA256_OUTPUT_LEN + 4 + 4 + CHECK_LEN;
+const HEADER_LEN: usize = MAGIC.len() + SHA256_OUTPUT_LEN + 4 + 4 + 8 + CHECK_LEN;
 /// Octets of an entry beside its body.
 const FRAME_LEN: usize = 4 + CHECK_LEN + 4;
 
@@ -63,6 +63,11 @@ pub struct Base {
 impl Base {
     /// The file of the zone that the configuration names.
     pub const FILE: Base = Base { digest: [0; SHA256_OUTPUT_LEN], serial: 0 };
+
+    /// Its serial; of a file nobody knows from which on it has changed.
+    fn known_serial(&self) -> Option<u32> {
+        (*self != Base::FILE).then_some(self.serial)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +75,8 @@ struct Header {
     base: Base,
     /// Entries that lead to the base.
     before: u32,
+    /// Their octets.
+    before_len: u64,
 }
 
 impl Header {
@@ -78,6 +85,7 @@ impl Header {
         octets.extend_from_slice(&self.base.digest);
         octets.extend_from_slice(&self.base.serial.to_be_bytes());
         octets.extend_from_slice(&self.before.to_be_bytes());
+        octets.extend_from_slice(&self.before_len.to_be_bytes());
         octets.extend_from_slice(&check(&octets));
         octets
     }
@@ -87,7 +95,7 @@ impl Header {
         let mut reader = Reader(octets.strip_prefix(MAGIC)?);
         let digest = reader.take(SHA256_OUTPUT_LEN)?.try_into().ok()?;
         let base = Base { digest, serial: reader.word()? };
-        let header = Header { base, before: reader.word()? };
+        let header = Header { base, before: reader.word()?, before_len: reader.long()? };
         (check(octets) == *checked).then_some(header)
     }
 }
@@ -129,6 +137,13 @@ fn put_entry(out: &mut Vec<u8>, change: &Change, seconds: u64, more: usize) {
     out.extend_from_slice(&len);
 }
 
+/// Octets of the entry of a change.
+fn entry_len(change: &Change) -> u64 {
+    let records = change.deleted.iter().chain(&change.added);
+    let records = records.map(|record| 9 + record.owner.len() + record.rdata.len());
+    (FRAME_LEN + 28 + records.sum::<usize>()) as u64
+}
+
 /// A whole entry.
 struct Entry<'a> {
     body: &'a [u8],
@@ -152,6 +167,10 @@ impl<'a> Reader<'a> {
         Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
     }
 
+    fn long(&mut self) -> Option<u64> {
+        Some(u64::from_be_bytes(self.take(8)?.try_into().ok()?))
+    }
+
     fn half(&mut self) -> Option<u16> {
         Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
     }
@@ -172,7 +191,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         let mut reader = Reader(body);
-        let seconds = u64::from(reader.word()?) << 32 | u64::from(reader.word()?);
+        let seconds = reader.long()?;
         let (more, from, to) = (reader.word()?, reader.word()?, reader.word()?);
         Some(Entry { body: reader.0, seconds, more, from, to })
     }
@@ -315,8 +334,8 @@ fn last(file: &dyn DiskFile, len: u64) -> io::Result<Option<(u32, u64)>> {
 //----------- Writing --------------------------------------------------------
 
 /// Adds the last `count` of `changes`, which follow each other, and those before them that are not
-/// there yet because they could not be written. They are on disk when this returns the size of the
-/// journal; `None` if they do not follow what is there.
+/// there yet because they could not be written. They are on disk when this returns the octets of
+/// all entries behind the base; `None` if they do not follow what is there.
 pub fn append_to(
     place: &Place<'_>,
     name: &Name,
@@ -329,20 +348,20 @@ pub fn append_to(
     if place.disk.doubts().has(&path) || !changes.iter().all(|change| fits(change)) {
         return Ok(None);
     }
-    let (mut file, at, end) = match place.open(&path, Access::Write).map_err(failed)? {
+    let (mut file, end) = match place.open(&path, Access::Write).map_err(failed)? {
         Some(file) if file.len().map_err(failed)? > 0 => {
-            let Some(found) = ends(&*file, base).map_err(failed)? else { return Ok(None) };
-            (Some(file), found.0, found.1)
+            let Some(end) = end_of(&*file, base).map_err(failed)? else { return Ok(None) };
+            (Some(file), end)
         }
-        _ => (None, 0, (*base != Base::FILE).then_some(base.serial)),
+        _ => (None, End { at: 0, behind: 0, serial: base.known_serial() }),
     };
-    let Some(missing) = missing(changes, count, end) else { return Ok(None) };
+    let Some(missing) = missing(changes, count, end.serial) else { return Ok(None) };
     let mut octets = Vec::new();
     if file.is_none() {
-        octets = Header { base: *base, before: 0 }.to_octets();
+        octets = Header { base: *base, before: 0, before_len: 0 }.to_octets();
         place.disk.create_directory(place.directory).map_err(failed)?;
     }
-    let now = wall_clock();
+    let (start, now) = (octets.len(), wall_clock());
     for (at, change) in missing.iter().enumerate() {
         put_entry(&mut octets, change, now, missing.len() - at - 1);
     }
@@ -351,7 +370,7 @@ pub fn append_to(
         Some(file) => file,
         None => file.insert(place.disk.create(&path).map_err(failed)?),
     };
-    let wrote = file.write_at(&octets, at);
+    let wrote = file.write_at(&octets, end.at);
     let has_room = wrote.is_ok();
     let mut written = wrote.and_then(|()| file.sync());
     if is_new {
@@ -359,26 +378,38 @@ pub fn append_to(
     }
     if let Err(error) = written {
         // A piece must not stand before what will be appended.
-        let is_as_before = file.set_len(at).and_then(|()| file.sync()).is_ok();
+        let is_as_before = file.set_len(end.at).and_then(|()| file.sync()).is_ok();
         if has_room || is_new || !is_as_before {
             place.disk.doubts().set(&path, true);
         }
         return Err(failed(error));
     }
-    Ok(Some(at + octets.len() as u64))
+    Ok(Some(end.behind + (octets.len() - start) as u64))
 }
 
-/// Where a journal of `base` ends: the octet and the serial, if that is known; `None` if it is of
-/// another base, or not whole.
-fn ends(file: &dyn DiskFile, base: &Base) -> io::Result<Option<(u64, Option<u32>)>> {
+/// The end of a journal.
+struct End {
+    /// Its octets.
+    at: u64,
+    /// Those of entries behind the base.
+    behind: u64,
+    /// What it leads to, if that is known.
+    serial: Option<u32>,
+}
+
+/// Where a journal of `base` ends; `None` if it is of another base, or not whole.
+fn end_of(file: &dyn DiskFile, base: &Base) -> io::Result<Option<End>> {
     let Some((header, len)) = opened(file)? else { return Ok(None) };
     if header.base != *base {
         return Ok(None);
     }
-    if len == HEADER_LEN as u64 {
-        return Ok(Some((len, (*base != Base::FILE).then_some(base.serial))));
-    }
-    Ok(last(file, len)?.map(|(to, _)| (len, Some(to))))
+    let behind = (len - HEADER_LEN as u64).saturating_sub(header.before_len);
+    let serial = match last(file, len)? {
+        Some((to, _)) => Some(to),
+        None if len == HEADER_LEN as u64 => base.known_serial(),
+        None => return Ok(None),
+    };
+    Ok(Some(End { at: len, behind, serial }))
 }
 
 /// Those of `changes` that follow serial `end`: the last `count`, or, if some before them are
@@ -423,8 +454,13 @@ pub fn replace_with(
     // What comes before one that is too long leads nowhere.
     let start = changes.iter().rposition(|change| !fits(change)).map_or(0, |at| at + 1);
     let (changes, now) = (&changes[start..], wall_clock());
+    let mut header = Header { base: *base, before: 0, before_len: 0 };
+    if *base != Base::FILE {
+        header.before = changes.len() as u32;
+        header.before_len = changes.iter().map(|change| entry_len(change)).sum();
+    }
     let write = |out: &mut dyn io::Write| {
-        out.write_all(&Header { base: *base, before: changes.len() as u32 }.to_octets())?;
+        out.write_all(&header.to_octets())?;
         let mut entry = Vec::new();
         changes.iter().try_for_each(|change| {
             entry.clear();
@@ -477,7 +513,9 @@ mod tests {
         let all: Vec<Change> = (1..5).map(change).collect();
         let mut ends = vec![HEADER_LEN as u64];
         for change in &all {
-            ends.push(append(directory.path(), &name, [change]).unwrap());
+            append(directory.path(), &name, [change]).unwrap();
+            ends.push(fs::metadata(directory.path().join("t.journal")).unwrap().len());
+            assert_eq!(ends[ends.len() - 1] - ends[ends.len() - 2], entry_len(change));
         }
         assert_eq!(read(directory.path(), &name, true).unwrap(), all);
         let file = directory.path().join("t.journal");

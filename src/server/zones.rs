@@ -459,7 +459,11 @@ fn forget(server: &Config, zone: &Zone) -> Arc<Journal> {
 
 /// The journal of a zone that is read for the first time, if it leads to this version.
 fn recall(server: &Config, zone: &Zone) -> Arc<Journal> {
-    let changes = journal::read(&server.state, zone.apex(), server.owns_state).unwrap_or_default();
+    let read = journal::read(&server.state, zone.apex(), server.owns_state);
+    let changes = read.unwrap_or_else(|error| {
+        say!("zone {}: {error}: others get the whole zone", zone.apex());
+        Vec::new()
+    });
     let Some(last) = changes.last() else { return Arc::default() };
     if last.to != zone.serial() {
         return forget(server, zone);

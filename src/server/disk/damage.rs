@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::simulated::Simulated;
+use super::simulated::{Fault, Kept, Simulated};
 use super::stops::{
     DIRECTORY, Plan, Promise, Random, Server, go_on, name, options, place, records, steps, version,
 };
 use crate::server::deferred::wall_clock;
 use crate::server::journal::{self, Base};
 use crate::server::{report, state};
+use crate::zone::Zone;
 use crate::zone::change::{Change, Journal, diff};
 
 /// Damaged files, each read once.
@@ -140,10 +141,40 @@ fn serials_that_fit_by_chance() {
     assert_eq!(refused, Ok(None));
 }
 
+/// Two changes that could not be written, and one in their place, as long as the first of them.
+#[test]
+fn what_could_not_be_written_never_comes_back_behind_what_could() {
+    let disk = Simulated::empty(());
+    let record = |line: &str, serials: &[u32], journal: &Journal| {
+        let zones: Vec<_> = serials.iter().map(|serial| version(line, *serial, 100)).collect();
+        let step = |pair: &[Arc<Zone>]| Arc::new(diff(&pair[0], &pair[1], options().key));
+        let changes: Vec<_> = zones.windows(2).map(step).collect();
+        let journal = journal.after(&changes, 1 << 20);
+        state::record(place(&disk), &name(), &changes, &journal).map(|()| journal)
+    };
+    let first = record("a", &[1, 2], &Journal::default()).unwrap();
+    disk.fail(Fault::Syncs(0));
+    assert!(record("b", &[2, 3, 4], &first).is_err());
+    assert!(disk.mend());
+    let second = record("c", &[2, 3], &first).unwrap();
+    // The first piece was written, and that it was cut off again was not.
+    for all in [false, true] {
+        for at in 0..4 {
+            for kept in [Kept::All, Kept::Nothing] {
+                let other_edit = Some((at, kept));
+                let mut plan = Plan { all, other_edit, ..Plan::default() };
+                let found = disk.moments().pop().unwrap().disk((), &mut plan);
+                let read = journal::read(place(&found), &name(), true).unwrap();
+                let expected = second.changes().iter().map(|change| &**change);
+                assert!(read.iter().eq(expected), "{plan:?}");
+            }
+        }
+    }
+}
+
 /// A journal of a zone that has a file, on a disk that is full for a while.
 #[test]
 fn a_journal_catches_up_once_there_is_room() {
-    use super::simulated::Fault;
     let disk = Simulated::empty(());
     let zones: Vec<_> = (1..8).map(|serial| version("a", serial, 100)).collect();
     let mut journal = Journal::default();
@@ -170,4 +201,27 @@ fn a_journal_catches_up_once_there_is_room() {
         }
     }
     assert_eq!(disk.files(), [Path::new(DIRECTORY).join("t.journal")]);
+}
+
+/// However long the journal is that is kept for others, a change costs the change.
+#[test]
+fn the_zone_is_written_again_only_once_in_a_while() {
+    let disk = Simulated::empty(());
+    let mut zone = version("a", 1, 100);
+    let mut journal = Journal::default();
+    state::keep(place(&disk), &zone, &[], &journal).unwrap();
+    let base = || disk.octets(&Path::new(DIRECTORY).join("t.zone")).unwrap();
+    let (mut before, mut written) = (base(), 0);
+    for serial in 2..62 {
+        let next = version("a", serial, 100);
+        let change = Arc::new(diff(&zone, &next, options().key));
+        journal = journal.after(&[Arc::clone(&change)], 1 << 20);
+        state::keep(place(&disk), &next, &[change], &journal).unwrap();
+        zone = next;
+        let now = base();
+        written += usize::from(now != before);
+        before = now;
+    }
+    assert_eq!(journal.changes().len(), 60);
+    assert!((5..=20).contains(&written), "written {written} times");
 }

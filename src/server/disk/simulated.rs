@@ -210,6 +210,8 @@ pub enum Fault {
     NoSpace(usize),
     /// The first sync from this number on fails.
     Sync(usize),
+    /// All of them fail, until [`Simulated::mend`].
+    Syncs(usize),
     /// The change with this number fails, and no other.
     Once(usize),
 }
@@ -316,12 +318,12 @@ impl<P: Clone + Send> Simulated<P> {
                 (takes == Takes::Room && number >= from, io::ErrorKind::StorageFull)
             }
             Some(Fault::Once(at)) => (number == at, io::ErrorKind::Other),
-            Some(Fault::Sync(from)) => {
+            Some(Fault::Sync(from) | Fault::Syncs(from)) => {
                 (takes == Takes::Sync && number >= from, io::ErrorKind::Other)
             }
             None => (false, io::ErrorKind::Other),
         };
-        if fails && !matches!(state.fault, Some(Fault::NoSpace(_))) {
+        if fails && matches!(state.fault, Some(Fault::Sync(_) | Fault::Once(_))) {
             state.fault = None;
         }
         let changed = change(&mut state.contents, fails);
