@@ -334,8 +334,8 @@ fn last(file: &dyn DiskFile, len: u64) -> io::Result<Option<(u32, u64)>> {
 //----------- Writing --------------------------------------------------------
 
 /// Adds the last `count` of `changes`, which follow each other, and those before them that are not
-/// there yet because they could not be written. They are on disk when this returns the octets of all
-/// entries behind the base; `None` if they do not follow what is there.
+/// there yet because they could not be written. They are on disk when this returns the octets of
+/// all entries behind the base; `None` if they do not follow what is there.
 pub fn append_to(
     place: &Place<'_>,
     name: &Name,

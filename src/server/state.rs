@@ -160,7 +160,8 @@ fn chain<'c>(changes: &'c [Arc<Change>], journal: &'c Journal) -> Vec<&'c Change
 }
 
 /// Keeps `zone`, to which `changes` have led: the changes alone, unless the zone file has become
-/// shorter than all that came behind it or they do not follow what is there. Without changes it is written whole.
+/// shorter than all that came behind it or they do not follow what is there. Without changes it is
+/// written whole.
 pub fn keep<'p>(
     place: impl Into<Place<'p>>,
     zone: &Zone,

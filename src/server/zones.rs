@@ -603,7 +603,7 @@ impl dynamic::Updated {
 fn is_let_pass(server: &Config, config: &ZoneConfig, held: Option<&Held>, zone: &Zone) -> bool {
     let Some(check) = config.check.as_ref().filter(|_| server.owns_state) else { return true };
     // Without a version that could go on, an end of the command would be an end of the zone.
-    if !held.is_some_and(|held| held.zone.is_some()) {
+    if held.is_none_or(|held| held.zone.is_none()) {
         return true;
     }
     let answer = check.ask(&server.state, zone);
