@@ -297,8 +297,8 @@ fn what_is_acknowledged_is_there_after_any_end() {
     assert!(acknowledged > 30);
 }
 
-/// A zone that is too large to be built for every change: each is seen at once, and it is built anew
-/// now and then, behind the answers.
+/// A zone that is too large to be built for every change: each is seen at once, and it is built
+/// anew now and then, behind the answers.
 #[test]
 fn a_large_zone_changes_a_little_at_a_time() {
     let directory = tempfile::tempdir().unwrap();

@@ -59,7 +59,8 @@ impl Primary {
 }
 
 /// Serves the zone in `file` at `listen`, changes ten of its records `rounds` times with a `pause`
-/// after each, and prints how many milliseconds `server` takes from the last octet to its first new answer.
+/// after each, and prints how many milliseconds `server` takes from the last octet to its first new
+/// answer.
 pub fn run(
     listen: SocketAddr,
     server: SocketAddr,
