@@ -213,7 +213,9 @@ impl ZoneSet {
         if let Some(zone) = &install.zone {
             let before = held.journal.take().unwrap_or_default();
             let journal = before.after(&install.changes, zone.memory_len());
-            held.journal = (!journal.changes().is_empty()).then(|| Arc::new(journal));
+            // Without a peer that may have it nobody asks what has changed.
+            let is_asked = !held.config.rules.transfer.is_empty();
+            held.journal = (is_asked && !journal.changes().is_empty()).then(|| Arc::new(journal));
         }
         held.zone.clone_from(&install.zone);
         put(&mut self.table, &install.name, held);
@@ -702,7 +704,8 @@ fn restore_one(key: HashKey, server: &Config, config: ZoneConfig, threads: usize
         return Held::new(config);
     }
     say!("zone {name}: serial {}, kept from before", zone.serial());
-    let journal = (!journal.changes().is_empty()).then(|| Arc::new(journal));
+    let is_asked = !config.rules.transfer.is_empty();
+    let journal = (is_asked && !journal.changes().is_empty()).then(|| Arc::new(journal));
     let age = config.is_secondary().then_some(age);
     let (zone, files) = (Some(Arc::new(zone)), Some(Box::default()));
     Held { config, zone, files, age, journal, dynamic: None }
