@@ -46,8 +46,8 @@ fn names_of(types: &[u16]) -> String {
 }
 
 /// Checks what the names and NSEC3 blocks at these positions, which have changed since `before`,
-/// can break: their own links of the chain and those that lead to them. Names may be gone. `false` if
-/// only a look at all names would tell.
+/// can break: their own links of the chain and those that lead to them. Names may be gone. `false`
+/// if only a look at all names would tell.
 pub fn check_amended(
     zone: &Zone,
     before: &Zone,
