@@ -125,20 +125,21 @@ impl Zone {
     /// The pool that `position` is in, and where there.
     #[inline(always)]
     fn place(&self, position: usize) -> (&[u8], usize) {
-        match &self.overlay {
-            Some(overlay) if position >= overlay::START => {
-                (&overlay.pool, position - overlay::START)
-            }
-            _ => (&self.pool, position),
-        }
+        if position < overlay::START { (&self.pool, position) } else { self.place_after(position) }
+    }
+
+    #[cold]
+    fn place_after(&self, position: usize) -> (&[u8], usize) {
+        let overlay = self.overlay.as_ref().expect("a position that the overlay gave");
+        (&overlay.pool, position - overlay::START)
     }
 
     /// Asks for the node at `position`: nearly all nodes end in the second cache line.
     #[inline(always)]
     pub fn prefetch(&self, position: usize) {
-        let (pool, position) = self.place(position);
-        prefetch(pool, position);
-        prefetch(pool, position + 47);
+        // What is in an overlay is past its end, and near anyhow.
+        prefetch(&self.pool, position);
+        prefetch(&self.pool, position + 47);
     }
 
     /// How it proves what does not exist.
@@ -157,9 +158,8 @@ impl Zone {
     /// Asks for what a node or a block with signatures has past its start.
     #[inline(always)]
     pub fn prefetch_signatures(&self, position: usize) {
-        let (pool, position) = self.place(position);
         for line in 0..4 {
-            prefetch(pool, position + line * 64);
+            prefetch(&self.pool, position + line * 64);
         }
     }
 

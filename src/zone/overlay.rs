@@ -114,7 +114,8 @@ impl Overlay {
 
     /// The position of the node with this hash that `is_it` tells by its owner, or, inside, that
     /// the name is gone; `None` if the overlay says nothing of the name.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub(super) fn find(&self, hash: u64, is_it: impl Fn(&[u8]) -> bool) -> Option<Option<usize>> {
         let slot = self.slot(hash, is_it)?;
         let unit = self.slots[slot].unit;
@@ -412,7 +413,8 @@ impl Zone {
     }
 
     /// What the overlay says of the name: where its node is, or, inside, that it is gone.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub fn find_overlaid(
         &self,
         name: &LowerName,
