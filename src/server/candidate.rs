@@ -93,11 +93,15 @@ impl Check {
     }
 
     fn run(&self, directory: &Path, zone: &Zone) -> Result<(), String> {
-        let candidate = Candidate::write(directory, zone)?;
         let program = &self.command[0];
         let cannot = |error: io::Error| format!("check_command {program} cannot be run: {error}");
         let name = zone.apex().to_string();
         let name = if name == "." { &name } else { name.trim_end_matches('.') };
+        // A catalog may name its members as it likes.
+        if name.starts_with('-') && self.command.iter().any(|it| it.starts_with("{zone}")) {
+            return Err(format!("{program} would take its name for an option: not run"));
+        }
+        let candidate = Candidate::write(directory, zone)?;
         let file = candidate.0.to_string_lossy();
         let serial = zone.serial().to_string();
         let filled = |argument: &String| {

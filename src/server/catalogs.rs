@@ -257,6 +257,7 @@ impl Catalogs {
         if let Some(more) = self.followed[at].refused.len().checked_sub(LOGGED_MAX + 1) {
             say!("catalog {name}: and {} more are ignored: see ring53 zone status", more + 1);
         }
+        self.hand_over(at, is_configured, &mut step);
         self.remove_others(at, is_configured, &mut step);
         let words = [(step.added.len(), "come"), (step.removed.len(), "go")];
         let changed = (step.changed.len(), "are configured otherwise");
@@ -328,6 +329,23 @@ impl Catalogs {
         step.remember(&followed.name, &members::there(&name, &label, &groups));
         let (catalog, round) = (Arc::clone(&followed.name), followed.round);
         self.owned.insert(name, Owned { catalog, label, groups, coo, round });
+    }
+
+    /// Gives away what the catalog agrees to give to another one that lists it already: that one
+    /// may say it long before or just once.
+    fn hand_over(&mut self, at: usize, is_configured: &dyn Fn(&Name) -> bool, step: &mut Step) {
+        let (round, catalog) = (self.followed[at].round, Arc::clone(&self.followed[at].name));
+        let is_there = |owned: &&Owned| owned.catalog == catalog && owned.round == round;
+        let agreed = self.owned.iter().filter_map(|(name, owned)| {
+            let heir = Some(owned).filter(is_there)?.coo.as_ref()?;
+            let heir = self.followed.iter().position(|followed| *followed.name == *heir)?;
+            self.followed[heir].refused.contains_key(name).then(|| (heir, name.clone()))
+        });
+        for (heir, name) in agreed.collect::<Vec<_>>() {
+            let Some(member) = self.followed[heir].refused.remove(&name) else { continue };
+            let refused = self.take_member(heir, member, is_configured, step);
+            debug_assert!(refused.is_none(), "its owner has agreed");
+        }
     }
 
     /// Removes what the catalog owned and does not list any more. Another one that lists it, too
@@ -454,18 +472,28 @@ mod tests {
 
     #[test]
     fn change_of_ownership() {
+        let listed = format!("{V}a.zones PTR a.\n");
+        let agreed = format!("{listed}coo.a.zones PTR two.\n");
         for (label, reset) in [("a", false), ("other", true)] {
-            let mut two = Followers::new();
-            let listed = format!("{V}a.zones PTR a.\n");
-            assert_eq!(two.apply("one.", &listed), lists(&[], &[A], &[]));
             let new = format!("{V}{label}.zones PTR a.\n");
-            assert_eq!(two.apply("two.", &new), none(), "nobody has agreed");
-            let agreed = format!("{V}a.zones PTR a.\ncoo.a.zones PTR two.\n");
-            assert_eq!(two.apply("one.", &agreed), none(), "it waits for the new catalog");
-            let expected = if reset { lists(&["a."], &[A], &[]) } else { lists(&[], &[], &[A]) };
-            assert_eq!(two.apply("two.", &new), expected);
-            assert_eq!(two.apply("one.", V), none(), "it is not the old one's any more");
-            assert_eq!(two.apply("two.", V), lists(&["a."], &[], &[]));
+            let moves = if reset { lists(&["a."], &[A], &[]) } else { lists(&[], &[], &[A]) };
+            for new_is_first in [false, true] {
+                let mut two = Followers::new();
+                assert_eq!(two.apply("one.", &listed), lists(&[], &[A], &[]));
+                if new_is_first {
+                    assert_eq!(two.apply("two.", &new), none(), "nobody has agreed");
+                    assert_eq!(two.apply("one.", &agreed), moves);
+                } else {
+                    assert_eq!(two.apply("one.", &agreed), none(), "it waits for the new catalog");
+                    assert_eq!(two.apply("two.", &new), moves);
+                }
+                assert_eq!(two.apply("two.", &new), none());
+                let two_is = two.catalogs.tell(&"two.".parse().unwrap()).unwrap();
+                assert_eq!((two_is.members, two_is.refused.len()), (1, 0));
+                assert_eq!(two.apply("one.", &agreed), none(), "it is the new one's");
+                assert_eq!(two.apply("one.", V), none(), "it is not the old one's any more");
+                assert_eq!(two.apply("two.", V), lists(&["a."], &[], &[]));
+            }
         }
     }
 }

@@ -159,7 +159,7 @@ fn notify(
     (NOERROR, Name::from_wire(&question.name).ok())
 }
 
-/// Whether the question is about a zone that is private, and the peer may have it.
+/// Whether the zone that is going to answer is private, and the peer may have it.
 fn sees_private(
     snapshot: &Snapshot,
     message: Message<'_>,
@@ -167,7 +167,15 @@ fn sees_private(
     key: Option<&[u8]>,
 ) -> bool {
     let Ok(Some(question)) = message.question() else { return false };
-    let Some((index, _)) = snapshot.zone_above(&question.name) else { return false };
+    let Some((mut index, is_apex)) = snapshot.zone_above(&question.name) else { return false };
+    // The DS of a zone lies in its parent, if that is served here too.
+    if is_apex
+        && question.qtype == rtype::DS
+        && let Some((&len @ 1.., rest)) = question.name.split_first()
+        && let Some((parent, _)) = snapshot.zone_above(&rest[usize::from(len)..])
+    {
+        index = parent;
+    }
     matches!(snapshot.zone(index), ZoneState::Private(_))
         && snapshot.rules(index).transfer.allows(peer, key)
 }

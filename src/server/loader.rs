@@ -6,6 +6,7 @@
 //!                                                     └─ what catalogs change ──> transfers
 //! ```
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -98,6 +99,7 @@ impl Loader {
         let mut moved = Moved::default();
         let mut install = |install| self.zones.install(&self.config, install, &mut moved);
         let journals = installs.iter().map(&mut install).collect();
+        self.settle(&mut moved);
         let snapshot = self.zones.snapshot(&self.config);
         drop(self.published.publish(snapshot));
         let writes = self.zones.take_writes();
@@ -105,6 +107,17 @@ impl Loader {
             let _ = self.told.send(Told::Moved(moved, writes));
         }
         journals
+    }
+}
+
+impl Loader {
+    /// Several catalogs may have said something of the same zones: each is told of once, as it is
+    /// now.
+    fn settle(&self, moved: &mut Moved) {
+        let removed: HashSet<Name> = moved.removed.drain(..).collect();
+        moved.removed.extend(removed);
+        let tracked: HashSet<Name> = moved.tracked.drain(..).map(|it| it.config.name).collect();
+        moved.tracked.extend(tracked.iter().flat_map(|name| self.zones.tracked_one(name)));
     }
 }
 

@@ -7,8 +7,9 @@
 //!                  - other.example.
 //! ```
 //!
-//! Lines are appended; the last about a name counts. A line that an end cut off is left out. What
-//! has become longer than needed is written anew.
+//! Lines are appended; the last about a name counts. A line that cannot be read, as an end has cut
+//! it off, is left out. What has become longer than needed is written anew, and so is what has such
+//! lines, or could not be written before.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -49,7 +50,7 @@ pub fn gone(name: &Name) -> String {
 /// The members of `catalog`; none if nothing is kept.
 pub fn read(directory: &Path, catalog: &Name) -> Members {
     let path = state::path(directory, catalog, ENDING);
-    match fs::read_to_string(&path) {
+    match read_text(&path) {
         Ok(text) => parse(&text).0,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Members::new(),
         Err(error) => {
@@ -57,6 +58,11 @@ pub fn read(directory: &Path, catalog: &Name) -> Members {
             Members::new()
         }
     }
+}
+
+/// The text of a file, whatever has become of parts of it.
+fn read_text(path: &Path) -> io::Result<String> {
+    fs::read(path).map(|octets| String::from_utf8_lossy(&octets).into_owned())
 }
 
 /// The members, and how many octets of `text` could be read.
@@ -71,7 +77,9 @@ fn parse(text: &str) -> (Members, usize) {
 fn replay(members: &mut Members, lines: &str) -> usize {
     let mut whole = 0;
     for line in lines.split_inclusive('\n') {
-        let Some(words) = line.strip_suffix('\n') else { break };
+        // Nothing that was written here has other octets.
+        let words = line.strip_suffix('\n').filter(|line| line.is_ascii());
+        let Some(words) = words else { continue };
         let mut words = words.split(' ');
         let (what, name) = (words.next(), words.next().and_then(|name| name.parse().ok()));
         let decode = |word: &str| HEXLOWER.decode(word.as_bytes()).ok();
@@ -82,7 +90,7 @@ fn replay(members: &mut Members, lines: &str) -> usize {
                 let group = |group: &Vec<u8>| String::from_utf8_lossy(group).into_owned().into();
                 members.insert(name, (label[..].into(), groups.iter().map(group).collect()));
             }
-            _ => break,
+            _ => continue,
         }
         whole += line.len();
     }
@@ -91,21 +99,22 @@ fn replay(members: &mut Members, lines: &str) -> usize {
 
 /// Adds `lines`; they are on disk when this returns.
 pub fn append(directory: &Path, catalog: &Name, lines: &str) -> Result<(), String> {
-    let path = state::path(directory, catalog, ENDING);
+    let (place, path) = (Place::from(directory), state::path(directory, catalog, ENDING));
     let append = || -> io::Result<()> {
-        let text = match fs::read_to_string(&path) {
+        let text = match read_text(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             read => read?,
         };
         let (mut members, whole) = parse(&text);
         let old = text.lines().count() + lines.lines().count();
-        if whole == text.len() && whole > 0 && old <= 2 * members.len() + SPARE_LINES {
+        let is_whole = whole == text.len() && whole > 0 && !place.disk.doubts().has(&path);
+        if is_whole && old <= 2 * members.len() + SPARE_LINES {
             let mut file = OpenOptions::new().append(true).open(&path)?;
             file.write_all(lines.as_bytes())?;
             return file.sync_all();
         }
         replay(&mut members, lines);
-        Place::from(directory).replace(&path, |out| {
+        place.replace(&path, |out| {
             out.write_all(MAGIC.as_bytes())?;
             let mut lines = members.iter();
             lines.try_for_each(|(name, (label, groups))| {
@@ -113,7 +122,11 @@ pub fn append(directory: &Path, catalog: &Name, lines: &str) -> Result<(), Strin
             })
         })
     };
-    append().map_err(|error| format!("cannot write {}: {error}", path.display()))
+    append().map_err(|error| {
+        // The kernel says once that it could not write something.
+        place.disk.doubts().set(&path, true);
+        format!("cannot write {}: {error}", path.display())
+    })
 }
 
 //----------- Tests ----------------------------------------------------------
@@ -153,6 +166,27 @@ mod tests {
             append(directory.path(), &catalog, &lines[3]).unwrap();
             let after = read(directory.path(), &catalog);
             assert_eq!(after.get(&name("a\\032b.test.")), all.get(&name("a\\032b.test.")));
+        }
+    }
+
+    #[test]
+    fn damage_takes_no_other_lines_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalog = name("c.");
+        let lines = ["a.", "b.", "d."].map(|member| there(&name(member), b"l", &[]));
+        append(directory.path(), &catalog, &lines.concat()).unwrap();
+        let file = directory.path().join("c.members");
+        let whole = fs::read(&file).unwrap();
+        let at = whole.windows(2).position(|octets| octets == b"b.").unwrap();
+        for octet in [0xff, b'\n', b' '] {
+            let mut damaged = whole.clone();
+            damaged[at] = octet;
+            fs::write(&file, damaged).unwrap();
+            let all = read(directory.path(), &catalog);
+            assert_eq!(all.len(), 2, "{octet}: {all:?}");
+            append(directory.path(), &catalog, &lines[1]).unwrap();
+            assert_eq!(fs::read(&file).unwrap().len(), whole.len());
+            assert_eq!(read(directory.path(), &catalog).len(), 3);
         }
     }
 

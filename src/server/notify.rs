@@ -1,7 +1,7 @@
 //! NOTIFY out (RFC 1996): who is to hear of a new serial, until they have.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,11 +48,11 @@ impl Default for Telling {
 }
 
 impl Telling {
-    /// Nobody need hear of the zone any more.
-    pub fn forget(&self, name: &Name) {
+    /// Nobody need hear of these zones any more.
+    pub fn forget(&self, names: &HashSet<Name>) {
         let mut news = self.news.borrow_mut();
-        if !news.is_empty() {
-            news.retain(|(told, _), _| told != name);
+        if !news.is_empty() && !names.is_empty() {
+            news.retain(|(told, _), _| !names.contains(told));
         }
     }
 }

@@ -253,12 +253,29 @@ impl Trailer {
     }
 }
 
-/// Keeps nothing of `name` any more.
-pub fn remove<'p>(place: impl Into<Place<'p>>, name: &Name) -> Result<(), String> {
+/// Keeps nothing of these zones any more; what cannot be removed is said.
+pub fn remove_all<'p, 'n>(place: impl Into<Place<'p>>, names: impl IntoIterator<Item = &'n Name>) {
+    let (place, mut any) = (place.into(), false);
+    for name in names {
+        match remove(&place, name) {
+            Ok(was_there) => any |= was_there,
+            Err(error) => say!("zone {name}: {error}: remove it, or it comes back with the zone"),
+        }
+    }
+    // Whatever is written of the zones next must not find again what is gone.
+    if any && let Err(error) = place.disk.sync_directory(place.directory) {
+        say!("{}", failed(place.directory, "sync", &error));
+    }
+}
+
+/// Whether there was anything of `name`.
+fn remove(place: &Place<'_>, name: &Name) -> Result<bool, String> {
     // The zone last: without it what stands beside it means nothing.
-    let place = place.into();
-    let endings = ["confirmed", "source", "journal", "zone"];
-    endings.into_iter().try_for_each(|ending| remove_file(&place, name, ending))
+    let mut any = false;
+    for ending in ["confirmed", "source", "journal", "zone"] {
+        any |= remove_file(place, name, ending)?;
+    }
+    Ok(any)
 }
 
 /// Keeps `zone` whole, which updates have made of a file with the text of this digest.
@@ -304,13 +321,14 @@ pub fn forget_updates<'p>(
     journal::replace(place, name, journal.changes())
 }
 
-fn remove_file(place: &Place<'_>, name: &Name, ending: &str) -> Result<(), String> {
+/// Removes a file; whether it was there.
+fn remove_file(place: &Place<'_>, name: &Name, ending: &str) -> Result<bool, String> {
     let path = path(place.directory, name, ending);
     match place.disk.remove(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed(&path, "remove", &error))
         }
-        _ => Ok(()),
+        removed => Ok(removed.is_ok()),
     }
 }
 

@@ -12,7 +12,7 @@
 //! threads that tokio keeps for that.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -58,6 +58,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const CONFIRMED_KEPT_EVERY: Duration = Duration::from_secs(60);
 /// And of the time after which it expires this part: its age is known well enough then.
 const CONFIRMED_KEPT_PART: u32 = 64;
+
+/// What is told in a row before a datagram has its turn: peers tell over TCP as fast as they like.
+const TOLD_IN_A_ROW_MAX: usize = 64;
 
 /// What others have to tell this thread.
 pub enum Told {
@@ -128,26 +131,26 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
         if takes_commands {
             commands::listen(&keeper.state, &keeper);
         }
+        let mut told_in_a_row = 0;
         while !stop.load(Ordering::Relaxed) {
             tokio::select! {
                 // A datagram may be about a zone that is told of.
                 biased;
-                Some(event) = told.recv() => match event {
-                    Told::Zones(zones, keys, writes) => keeper.track(zones, keys, writes),
-                    Told::Moved(moved, writes) => keeper.moved(moved, writes),
-                    Told::Notified(name, peer) => keeper.notified(&name, Some(peer)),
-                    Told::Update(name, asked) => keeper.update(&name, *asked),
-                },
+                Some(event) = told.recv(), if told_in_a_row < TOLD_IN_A_ROW_MAX => {
+                    told_in_a_row += 1;
+                    keeper.hear(event);
+                }
                 Some(deferral) = deferrals.recv() => {
+                    told_in_a_row = 0;
                     let elapsed = keeper.now();
                     let pinned = snapshot.pin();
                     let more = reply(&pinned, &mut core, elapsed, &repliers, deferral);
                     drop(pinned);
-                    match more {
-                        Some(Told::Update(name, asked)) => keeper.update(&name, *asked),
-                        Some(Told::Notified(name, peer)) => keeper.notified(&name, Some(peer)),
-                        _ => {}
-                    }
+                    more.into_iter().for_each(|event| keeper.hear(event));
+                }
+                // No datagram waits.
+                () = std::future::ready(()), if told_in_a_row == TOLD_IN_A_ROW_MAX => {
+                    told_in_a_row = 0;
                 }
                 () = keeper.wake.notified() => {}
                 () = sleep(keeper.next_due().saturating_sub(keeper.now()).min(PAUSE)) => {}
@@ -199,6 +202,9 @@ fn reply(
 /// A version on its way to be served, and who waits for its journal.
 type Installing = (Install, oneshot::Sender<Option<Arc<Journal>>>);
 
+/// The primary that is asked first, and whether a command, which may take long, checks what it sends.
+type LaneOf = (SocketAddr, bool);
+
 /// All zones that are moved, shared by the tasks of one thread.
 pub struct Keeper {
     /// By name.
@@ -216,8 +222,8 @@ pub struct Keeper {
     timers: RefCell<BTreeMap<(Duration, u64), Rc<Kept>>>,
     /// Something is due sooner than it was.
     wake: Notify,
-    /// Zones that are asked for, or wait to be, by their first primary.
-    lanes: RefCell<Lanes<SocketAddr, Rc<Kept>>>,
+    /// Zones that are asked for, or wait to be.
+    lanes: RefCell<Lanes<LaneOf, Rc<Kept>>>,
     connections: Connections,
     /// Versions that wait to be served: all of them in one go.
     installs: RefCell<Vec<Installing>>,
@@ -307,21 +313,33 @@ impl Keeper {
         self.started.elapsed()
     }
 
+    /// Does what it is told.
+    fn hear(self: &Rc<Keeper>, event: Told) {
+        match event {
+            Told::Zones(zones, keys, writes) => self.track(zones, keys, writes),
+            Told::Moved(moved, writes) => self.moved(moved, writes),
+            Told::Notified(name, peer) => self.notified(&name, Some(peer)),
+            Told::Update(name, asked) => self.update(&name, *asked),
+        }
+    }
+
     /// Takes over which zones there are, and tells peers of those that have a new serial.
     fn track(self: &Rc<Keeper>, tracked: Vec<Tracked>, keys: Arc<Keys>, writes: Vec<Write>) {
         *self.keys.borrow_mut() = keys;
+        // What began anew is not what it was: nothing of that is current.
+        let removed = writes.iter().filter_map(|write| match write {
+            Write::Remove(name) => Some(name),
+            _ => None,
+        });
+        self.forget_all(removed);
+        writes.into_iter().for_each(|write| self.write(write));
         let before = std::mem::take(&mut *self.zones.borrow_mut());
         self.take_over(tracked, before);
-        writes.into_iter().for_each(|write| self.write(write));
     }
 
     /// Takes over what became of some zones.
     fn moved(self: &Rc<Keeper>, moved: Moved, writes: Vec<Write>) {
-        for name in &moved.removed {
-            if let Some(kept) = self.zones.borrow_mut().remove(name) {
-                self.forget(&kept);
-            }
-        }
+        self.forget_all(&moved.removed);
         // What is removed on disk is removed before anything new of that name is kept there.
         writes.into_iter().for_each(|write| self.write(write));
         let known = moved.tracked.iter().filter_map(|tracked| {
@@ -332,10 +350,20 @@ impl Keeper {
         self.take_over(moved.tracked, before);
     }
 
-    fn forget(&self, kept: &Kept) {
-        kept.is_gone.set(true);
-        self.schedule_nothing(kept);
-        self.telling.forget(&kept.config.borrow().name);
+    fn forget_all<'n>(&self, names: impl IntoIterator<Item = &'n Name>) {
+        let names = names.into_iter();
+        let gone: Vec<_> = names.filter_map(|name| self.zones.borrow_mut().remove(name)).collect();
+        self.forget(gone.iter());
+    }
+
+    fn forget<'k>(&self, gone: impl Iterator<Item = &'k Rc<Kept>>) {
+        let mut names = HashSet::new();
+        for kept in gone {
+            kept.is_gone.set(true);
+            self.schedule_nothing(kept);
+            names.insert(kept.config.borrow().name.clone());
+        }
+        self.telling.forget(&names);
     }
 
     /// Takes over `tracked`; of `before` those that are not among them are gone.
@@ -354,7 +382,7 @@ impl Keeper {
                     kept
                 }
                 other => {
-                    other.iter().for_each(|kept| self.forget(kept));
+                    self.forget(other.iter());
                     Rc::new(self.begin(config, age.and(zone.clone()), age, now))
                 }
             };
@@ -365,7 +393,7 @@ impl Keeper {
             }
             self.zones.borrow_mut().insert(name, kept);
         }
-        before.values().for_each(|kept| self.forget(kept));
+        self.forget(before.values());
         // Now that all zones are there: name servers are looked up in them.
         for (kept, zone) in changed {
             self.replace(&kept, zone);
@@ -491,27 +519,31 @@ impl Keeper {
 
     /// Asks for a zone, as soon as it is its turn.
     fn ask(self: &Rc<Keeper>, kept: &Rc<Kept>, now: Duration) {
-        let first = kept.config.borrow().primaries.first().map(|remote| remote.address);
-        let Some(address) = first else { return };
+        let lane = {
+            let config = kept.config.borrow();
+            let order = self.connections.order(&config.primaries, kept.said_by.get());
+            let Some(first) = order.first() else { return };
+            (first.address, config.check.is_some())
+        };
         kept.is_asking.set(true);
         if let Some(refresh) = kept.refresh.borrow_mut().as_mut() {
             refresh.asking(now);
         }
-        if let Some(kept) = self.lanes.borrow_mut().enter(address, Rc::clone(kept)) {
-            spawn_local(Rc::clone(self).take_turn(address, kept));
+        if let Some(kept) = self.lanes.borrow_mut().enter(lane, Rc::clone(kept)) {
+            spawn_local(Rc::clone(self).take_turn(lane, kept));
         }
     }
 
     /// Asks for a zone, then has the next one asked for.
-    async fn take_turn(self: Rc<Keeper>, address: SocketAddr, kept: Rc<Kept>) {
+    async fn take_turn(self: Rc<Keeper>, lane: LaneOf, kept: Rc<Kept>) {
         let written = if kept.is_gone.get() { None } else { Box::pin(self.refresh(&kept)).await };
         // Whoever is faster than the disk waits for it here.
         let permit = match &written {
             Some(_) => self.unwritten.acquire().await.ok(),
             None => None,
         };
-        if let Some(next) = self.lanes.borrow_mut().leave(address) {
-            spawn_local(Rc::clone(&self).take_turn(address, next));
+        if let Some(next) = self.lanes.borrow_mut().leave(lane) {
+            spawn_local(Rc::clone(&self).take_turn(lane, next));
         }
         if let Some(written) = written
             && let Ok(result) = written.await
@@ -597,12 +629,12 @@ impl Keeper {
         };
         // Whoever says that there is something newer is asked first; and if it was not so, all are.
         let said_by = kept.said_by.take();
-        let (first, others): (Vec<&Remote>, Vec<&Remote>) =
-            config.primaries.iter().partition(|remote| Some(remote.address.ip()) == said_by);
         let mut confirmed = false;
-        for remote in first.into_iter().chain(others) {
+        for remote in self.connections.order(&config.primaries, said_by) {
             let started = Instant::now();
-            match attempt(&wanted, remote, &self.connections).await {
+            let found = attempt(&wanted, remote, &self.connections).await;
+            self.connections.asked(remote.address, started, found.is_ok());
+            match found {
                 Ok(Found::Current) => {
                     kept.say(format!("{remote} has nothing newer"));
                     confirmed = true;
@@ -643,6 +675,10 @@ impl Keeper {
         let Newer { zone, changes, in_steps } = newer;
         let how = if in_steps { format!("{} changes", changes.len()) } else { "whole".into() };
         let turn = kept.installing.lock().await;
+        // Another zone may have its name by now.
+        if kept.is_gone.get() {
+            return None;
+        }
         let (name, newest) = (config.name.clone(), Some(Arc::clone(&zone)));
         let install = Install { name, zone: newest, changes: changes.clone() };
         let journal = self.install(install).await;
@@ -730,6 +766,9 @@ impl Keeper {
             refresh.confirmed(self.now(), zone.soa_numbers());
         }
         let turn = kept.installing.lock().await;
+        if kept.is_gone.get() {
+            return;
+        }
         if kept.is_expired.replace(false) {
             let (name, zone) = (config.name.clone(), Some(Arc::clone(&zone)));
             self.install(Install { name, zone, changes: Vec::new() }).await;
@@ -748,6 +787,9 @@ impl Keeper {
         let (loader, name) = (Arc::clone(&self.loader), config.name.clone());
         let journal = spawn_blocking(move || loader::lock(&loader).zones.journal(&name)).await;
         let journal = journal.ok().flatten().unwrap_or_default();
+        if kept.is_gone.get() {
+            return;
+        }
         let (done, written) = oneshot::channel();
         self.write(Write::Again(zone, journal, done));
         if let Ok(result) = written.await {

@@ -12,8 +12,8 @@ use crate::snapshot::{Snapshot, ZoneState, ZoneTable};
 use crate::wire::Name;
 use crate::zone::change::{Change, Journal, diff};
 use crate::zone::{
-    Checks, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Room, Severity, Zone, amend, catalog, load,
-    verify, verify_amended,
+    Checks, EXPIRES_SOON_SECONDS, HashKey, LoadOptions, Room, Severity, Zone, amend, load, verify,
+    verify_amended,
 };
 
 use super::catalogs::{Catalogs, Step};
@@ -24,6 +24,8 @@ use super::report::say;
 use super::updates::{Asked, Group};
 use super::writer::Write;
 use super::{cores, deferred, journal, state};
+
+mod produced;
 
 /// Diagnostics of one zone that go to the log; `ring53 check zone` prints all.
 const LOGGED_MAX: usize = 20;
@@ -162,6 +164,7 @@ impl ZoneSet {
             let Some(catalog) = catalog else { continue };
             let step = self.apply(config, &zone.name, &catalog);
             reset.extend(step.removed.iter().cloned());
+            self.clear(config, &step.removed, &before);
             self.remember(step);
         }
         let members = self.catalogs.members();
@@ -173,7 +176,10 @@ impl ZoneSet {
         let loading = Loading { before: &nothing, ..loading };
         loaded.extend(loading.all(&anew, &|_| false));
         self.held.extend(loaded.into_iter().map(|held| (held.config.name.clone(), held)));
-        let _ = self.produce(config);
+        // Whoever only looks sees what was made, not all the zones that it is made of.
+        if config.owns_state {
+            let _ = self.produce(config);
+        }
         self.table = ZoneTable::new(key);
         for (name, held) in &self.held {
             put(&mut self.table, name, held);
@@ -186,9 +192,20 @@ impl ZoneSet {
         self.catalogs.apply(name, catalog, &|name| configured.contains(name))
     }
 
-    /// Has done on disk what a step says.
+    /// Has nothing kept of zones that are gone. What comes by transfers is kept by others, in its
+    /// order; what updates have made of a file must be gone before the next one is taken.
+    fn clear(&mut self, config: &Config, removed: &[Name], held: &HashMap<Name, Held>) {
+        let is_kept_by_others =
+            |name: &&Name| held.get(*name).is_some_and(|held| held.config.is_secondary());
+        let (others, ours): (Vec<&Name>, Vec<&Name>) = removed.iter().partition(is_kept_by_others);
+        self.writes.extend(others.into_iter().cloned().map(Write::Remove));
+        if config.owns_state {
+            state::remove_all(&config.state, ours);
+        }
+    }
+
+    /// Has members written down as a step says.
     fn remember(&mut self, step: Step) {
-        self.writes.extend(step.removed.into_iter().map(Write::Remove));
         let members = |(catalog, lines)| Write::Members(catalog, lines);
         self.writes.extend(step.lines.into_iter().map(members));
     }
@@ -210,12 +227,18 @@ impl ZoneSet {
     ) -> Option<Arc<Journal>> {
         // Since a transfer began its zone may have been given a file.
         let held = self.held.get_mut(&install.name).filter(|held| held.config.is_secondary())?;
+        // Or a catalog may have begun it anew in this very step.
+        if moved.removed.contains(&install.name) {
+            return None;
+        }
         if let Some(zone) = &install.zone {
             let before = held.journal.take().unwrap_or_default();
             let journal = before.after(&install.changes, zone.memory_len());
             // Without a peer that may have it nobody asks what has changed.
             let is_asked = !held.config.rules.transfer.is_empty();
-            held.journal = (is_asked && !journal.changes().is_empty()).then(|| Arc::new(journal));
+            // What leads elsewhere is of another line of versions.
+            let leads_here = journal.changes().last().is_some_and(|it| it.to == zone.serial());
+            held.journal = (is_asked && leads_here).then(|| Arc::new(journal));
         }
         held.zone.clone_from(&install.zone);
         put(&mut self.table, &install.name, held);
@@ -234,15 +257,21 @@ impl ZoneSet {
         if step.is_empty() {
             return self.remember(step);
         }
+        let mut held = std::mem::take(&mut self.held);
+        self.clear(config, &step.removed, &held);
         for name in &step.removed {
-            self.held.remove(name);
+            held.remove(name);
             self.table.remove(name);
         }
+        self.held = held;
         let key = self.key();
         let threads = cores::allowed().len();
         let loading = Loading { key, server: config, before: &self.held, threads };
-        // What is kept of a zone that was here before may be on its way out.
-        let mut loaded = loading.all(&step.added, &|_| false);
+        // What is kept of other servers' zones may be on its way out; of files it is gone by now.
+        let gone: HashSet<&Name> = step.removed.iter().collect();
+        let files = step.added.iter().filter(|zone| zone.has_file()).map(|zone| &zone.name);
+        let remains: HashSet<&Name> = files.filter(|name| !gone.contains(name)).collect();
+        let mut loaded = loading.all(&step.added, &|name| remains.contains(name));
         loaded.extend(loading.all(&step.changed, &|_| true));
         for held in loaded {
             let name = held.config.name.clone();
@@ -368,65 +397,6 @@ fn put(table: &mut ZoneTable, name: &Name, held: &Held) {
     entry.journal.clone_from(&held.journal);
 }
 
-//----------- Catalogs made here ---------------------------------------------
-
-impl ZoneSet {
-    /// Makes the catalogs of the zones there are now; those that have changed.
-    fn produce(&mut self, config: &Config) -> Vec<Tracked> {
-        let produced = config.zones.iter().filter(|zone| zone.is_produced());
-        let made: Vec<(Name, Zone)> =
-            produced.filter_map(|zone| Some((zone.name.clone(), self.make(zone)?))).collect();
-        let mut changed = Vec::new();
-        for (name, zone) in made {
-            let key = self.key();
-            let Some(held) = self.held.get_mut(&name) else { continue };
-            let mut changes = Vec::new();
-            if let Some(before) = &held.zone {
-                let change = diff(before, &zone, key);
-                // The SOA alone, that is: nothing.
-                if change.deleted.len() <= 1 && change.added.len() <= 1 {
-                    continue;
-                }
-                changes.push(Arc::new(change));
-            }
-            let journal = held.journal.take().unwrap_or_default();
-            let journal = Arc::new(journal.after(&changes, zone.memory_len()));
-            let (serial, members) = (zone.serial(), zone.name_count());
-            say!("catalog {name}: made anew, serial {serial}, {members} names");
-            let zone = Arc::new(zone);
-            held.zone = Some(Arc::clone(&zone));
-            held.journal = Some(Arc::clone(&journal));
-            put(&mut self.table, &name, held);
-            changed.push(held.tracked());
-            self.writes.push(Write::Keep(zone, changes, journal, None));
-        }
-        changed
-    }
-
-    /// The catalog of the zones there are now, with the serial it has if it has changed.
-    fn make(&self, config: &ZoneConfig) -> Option<Zone> {
-        let name = &config.name;
-        // The time is ahead of what was, whatever became of the state; but what was counts.
-        let serial = match self.zone(name) {
-            Some(before) => {
-                let next = before.serial().wrapping_add(1);
-                if (now().wrapping_sub(next) as i32) > 0 { now() } else { next }
-            }
-            None => now(),
-        };
-        let is_member = |held: &&Held| held.config.member_of.as_ref() == Some(name);
-        let members = self.held.values().filter(is_member);
-        let members = members.map(|held| (&held.config.name, held.config.group.as_deref()));
-        let options = LoadOptions::new(self.key(), 1);
-        let made = catalog::make(name, serial, members, &options);
-        let loaded = made.ok()?.finish("made here", &options);
-        for diagnostic in loaded.diagnostics.iter().take(LOGGED_MAX) {
-            say!("catalog {name}: {diagnostic}");
-        }
-        loaded.zone
-    }
-}
-
 //----------- Loading --------------------------------------------------------
 
 fn take_next(next: &AtomicUsize, end: usize) -> Option<usize> {
@@ -451,7 +421,7 @@ struct Loading<'a> {
 
 impl Loading<'_> {
     /// Loads `zones`: small ones are shared out, one thread each; then large ones take all threads,
-    /// one by one. Of other servers' zones what was kept counts if `restores`.
+    /// one by one. What was kept on disk counts if `restores`.
     fn all(&self, zones: &[ZoneConfig], restores: &(dyn Fn(&Name) -> bool + Sync)) -> Vec<Held> {
         let large: Vec<bool> = zones.iter().map(is_large).collect();
         let next = AtomicUsize::new(0);
@@ -493,15 +463,12 @@ impl Loading<'_> {
                 dynamic: held.dynamic.clone(),
             };
         }
-        if is_kept(zone) {
-            let restores = restores(&zone.name);
-            return if restores {
-                restore_one(key, server, config, threads)
-            } else {
-                Held::new(config)
-            };
+        let restores = restores(&zone.name);
+        match (is_kept(zone), restores) {
+            (true, true) => restore_one(key, server, config, threads),
+            (true, false) => Held::new(config),
+            (false, _) => load_file(key, server, config, held, threads, restores),
         }
-        load_file(key, server, config, held, threads)
     }
 }
 
@@ -511,11 +478,13 @@ fn load_file(
     config: ZoneConfig,
     held: Option<&Held>,
     threads: usize,
+    restores: bool,
 ) -> Held {
     let (name, started) = (&config.name, Instant::now());
     let options = LoadOptions { key, threads, nsec3_iterations_max: config.nsec3_iterations_max };
     // What updates have changed is on disk, whether or not any are allowed now.
-    let updated = dynamic::Updated::find(server, held_updates(held), &options, name);
+    let find = || dynamic::Updated::find(server, held_updates(held), &options, name);
+    let updated = restores.then(find).flatten();
     let is_dynamic = updated.is_some() || !config.rules.update.is_empty();
     let files = if is_dynamic { Files::digested() } else { Files::default() };
     let loaded = match config.file() {
@@ -546,7 +515,7 @@ fn load_file(
         let fresh = |digest| Box::new(Dynamic { digest, is_updated: false });
         let Some(updated) = updated else {
             let before = held.and_then(|held| Some((held.zone.clone()?, held.journal.clone())));
-            let journal = Some(record(server, &config, before, &loaded, key));
+            let journal = restores.then(|| record(server, &config, before, &loaded, key));
             let (zone, files, dynamic) = (Some(Arc::new(loaded)), Some(files), digest.map(fresh));
             return Held { config, zone, files, age: None, journal, dynamic };
         };

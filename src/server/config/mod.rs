@@ -352,6 +352,13 @@ mod tests {
 
     #[test]
     fn errors_of_patterns_and_catalogs() {
+        // With the root 193 octets and a label of its own.
+        let produced = |label: &str| {
+            let rest = [63, 63, 63].map(|len| "b".repeat(len)).join(".");
+            let name = format!("{label}.{rest}.");
+            format!("version = 1\n[[zone]]\nname = \"{name}\"\ncatalog = {{ produce = true }}\n")
+        };
+        parse(&produced(&"a".repeat(16))).unwrap();
         for (text, expected) in [
             (
                 "version = 1\n[[pattern]]\nname = \"mebers\"\nfile = \"%s.zone\"\n\
@@ -379,6 +386,19 @@ mod tests {
                 "version = 1\n[[zone]]\nname = \"a\"\nfile = \"a\"\ncatalog_member = \"c.\"\n",
                 "catalog_member: c. is no zone with catalog = { produce = true }",
             ),
+            (
+                "version = 1\n[[pattern]]\nname = \"p\"\nfile = \"%s\"\n\
+                 [[zone]]\nname = \"c\"\nfile = \"c\"\nallow_update = [\"192.0.2.1\"]\n\
+                 catalog = { pattern = \"p\" }\n",
+                "ring53.toml:8:16: allow_update: a catalog that is followed is not changed by",
+            ),
+            (
+                "version = 1\n[[pattern]]\nname = \"p\"\nprimaries = [\"192.0.2.1\"]\n\
+                 allow_update = [\"192.0.2.1\"]\n[[zone]]\nname = \"c\"\nfile = \"c\"\n\
+                 catalog = { pattern = \"p\" }\n",
+                "pattern: the pattern \"p\" has allow_update: only a zone from a file is changed",
+            ),
+            (&produced(&"a".repeat(17)), "name: the name of a catalog made here has at most 210"),
         ] {
             fails(text, expected);
         }

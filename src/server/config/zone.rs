@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::{
-    CATALOG_GROUP_LEN_MAX, NSEC3_ITERATIONS_DEFAULT, NSEC3_ITERATIONS_MAX, TRANSFER_OCTETS_DEFAULT,
+    CATALOG_GROUP_LEN_MAX, NAME_LEN_MAX, NSEC3_ITERATIONS_DEFAULT, NSEC3_ITERATIONS_MAX,
+    TRANSFER_OCTETS_DEFAULT,
 };
 use crate::policy::{Access, AccessList, Grant, GrantError, Grants, Remote, Rules};
 use crate::tsig::Keys;
 use crate::wire::Name;
+use crate::zone::catalog::OWNER_LEN_MAX;
 
 use super::super::candidate::{Check, TIMEOUT_DEFAULT};
 use super::super::keys::Table;
@@ -90,6 +92,9 @@ pub enum Catalog {
     /// It is made here, of the zones that are configured as its members.
     Produced,
 }
+
+const UPDATE_WITHOUT_FILE: &str =
+    "only a zone from a file is changed here: send updates to its primaries";
 
 impl Settings {
     fn new(file: Option<PathBuf>) -> Settings {
@@ -187,10 +192,22 @@ impl ZoneConfig {
             ),
             _ => {}
         }
-        if !settings.rules.update.is_empty() && !settings.has_file() {
+        if !settings.rules.update.is_empty() {
+            if !settings.has_file() {
+                zone.error("allow_update", UPDATE_WITHOUT_FILE);
+            } else if settings.is_consumed() {
+                zone.error(
+                    "allow_update",
+                    "a catalog that is followed is not changed by updates: change its file",
+                );
+            }
+        }
+        let len = name.as_ref().map_or(0, |name| name.as_wire().len());
+        if settings.is_produced() && len + OWNER_LEN_MAX > NAME_LEN_MAX {
+            let max = NAME_LEN_MAX - OWNER_LEN_MAX;
             zone.error(
-                "allow_update",
-                "only a zone from a file is changed here: send updates to its primaries",
+                "name",
+                &format!("the name of a catalog made here has at most {max} octets"),
             );
         }
         let comes = settings.has_file() || settings.is_secondary() || settings.is_produced();
@@ -268,6 +285,9 @@ impl Patterns {
         let (settings, _) = self.find(table, key, name)?;
         if !settings.has_file() && !settings.is_secondary() {
             let message = format!("the pattern \"{name}\" has neither primaries nor a file");
+            table.error(key, &message);
+        } else if !settings.has_file() && !settings.rules.update.is_empty() {
+            let message = format!("the pattern \"{name}\" has allow_update: {UPDATE_WITHOUT_FILE}");
             table.error(key, &message);
         }
         Some(Arc::clone(settings))
