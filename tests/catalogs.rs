@@ -5,11 +5,12 @@
 mod process;
 mod support;
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,25 @@ fn wait(server: SocketAddr, zones: &[&str], expected: &[&str], words: &dyn Fn() 
         );
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Has `what.<zone>` say something else, which is acknowledged when this returns.
+#[track_caller]
+fn update(server: SocketAddr, zone: &str, what: &str) {
+    let mut child = Command::new("nsupdate")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("nsupdate: run scripts/test");
+    let text = format!(
+        "server {} {}\nzone {zone}\nupdate delete what.{zone} TXT\n\
+         update add what.{zone} 60 TXT \"{what}\"\nsend\n",
+        server.ip(),
+        server.port()
+    );
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 fn serial(server: SocketAddr, zone: &str) -> Option<u32> {
@@ -426,6 +446,83 @@ fn what_knot_makes_is_followed() {
     assert!(process.said().contains("zone c.test.: serial 2 from"), "{}", process.said());
 }
 
+/// What is said of the zones that a catalog of this process lists, one of them changed by updates.
+#[test]
+fn what_begins_anew_keeps_nothing() {
+    for from_file in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        let (home, theirs, ours) = (at.join("ours"), local(), local());
+        fs::create_dir_all(&home).unwrap();
+        let catalog = |serial: u32, [a, f]: [&str; 2]| {
+            let records = format!(
+                "{V}{a}.zones PTR a.test.\n{f}.zones PTR f.test.\ngroup.{f}.zones TXT \"files\"\n"
+            );
+            write_catalog(if from_file { &home } else { at }, "cat.test.", serial, &records);
+        };
+        catalog(1, ["1", "2"]);
+        write_zone(at, "a.test.", 1, "a.test. of a primary");
+        write_zone(&home, "f.test.", 1, "f.test. of a file");
+        let given = |zone: &str| {
+            format!(
+                "[[zone]]\nname = \"{zone}\"\nfile = \"{}\"\nallow_transfer = [\"127.0.0.1\"]\n\
+                 notify = [\"{ours}\"]\n",
+                at.join(zone.trim_end_matches('.').to_string() + ".zone").display()
+            )
+        };
+        let cat = if from_file { String::new() } else { given("cat.test.") };
+        let primary = ring53(&at.join("theirs"), theirs, &(given("a.test.") + &cat));
+        let comes = if from_file {
+            "file = \"cat.test.zone\"".to_string()
+        } else {
+            format!("primaries = [\"{theirs}\"]")
+        };
+        let config = format!(
+            "[[pattern]]\nname = \"members\"\nprimaries = [\"{theirs}\"]\n\
+             [[pattern]]\nname = \"files\"\nfile = \"%s.zone\"\nallow_update = [\"127.0.0.1\"]\n\
+             [[zone]]\nname = \"cat.test.\"\n{comes}\n\
+             catalog = {{ pattern = \"members\", groups = {{ files = \"files\" }} }}\n"
+        );
+        let mut process = ring53(&home, ours, &config);
+        let version = |process: &Process, serial: u32, labels: [&str; 2]| {
+            catalog(serial, labels);
+            if from_file {
+                process.reload()
+            } else {
+                primary.reload()
+            };
+        };
+        let names = ["a.test.", "f.test."];
+        let wait_for = |process: &Process, expected: [&str; 2]| {
+            let words = || format!("{}\n{}", process.said(), primary.said());
+            wait(ours, &names, &expected, &words);
+        };
+        let (a, f) = ("a.test. of a primary", "f.test. of a file");
+        wait_for(&process, [a, f]);
+        update(ours, "f.test.", "the first");
+        wait_for(&process, [a, "the first"]);
+        // Another label begins both anew: one is transferred again, of the other the file counts.
+        version(&process, 2, ["3", "4"]);
+        wait_for(&process, [a, f]);
+        process.wait_for("zone a.test.: serial 1 from", 2);
+        assert!(!home.join("state/f.test.source").exists(), "{}", process.said());
+        // What is acknowledged after that is there after a restart.
+        update(ours, "f.test.", "the second");
+        process.signal(Signal::SIGTERM);
+        assert!(process.end().success(), "{}", process.said());
+        process = ring53(&home, ours, &config);
+        wait_for(&process, [a, "the second"]);
+        // It goes and comes again at once.
+        version(&process, 3, ["3", "5"]);
+        wait_for(&process, [a, f]);
+        update(ours, "f.test.", "the third");
+        process.signal(Signal::SIGKILL);
+        process.end();
+        process = ring53(&home, ours, &config);
+        wait_for(&process, [a, "the third"]);
+    }
+}
+
 //----------- Making ---------------------------------------------------------
 
 /// Knot as a follower of `cat.test.`, which `primary` has.
@@ -526,6 +623,14 @@ fn what_is_made_here_is_followed_by_others() {
     let second = serial(ours, "cat.test.").unwrap();
     assert!(second > first, "{first}, {second}");
     assert!(other.said().contains("zone cat.test.: serial") && other.said().contains("1 changes:"));
+    let config_file = home.join("ring53.toml");
+    let output = run(&["zone", "export", "cat.test.", "--config", config_file.to_str().unwrap()]);
+    let exported = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(
+        exported.matches("\tPTR").count() + exported.matches(" PTR ").count(),
+        3,
+        "{exported}"
+    );
     // It survives a restart, and so does what has changed.
     process.signal(Signal::SIGTERM);
     assert!(process.end().success());

@@ -274,3 +274,37 @@ impl Words {
         text.lines().filter(|line| !line.trim().is_empty()).map(shown).collect()
     }
 }
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
+
+    struct Given;
+
+    impl Source for Given {
+        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
+            let text = b"$TTL 0\n@ SOA a. b. 1 2 3 4 5\n@ NS a.\n";
+            Ok(SourceText { name: path.into(), text: Text::Static(text) })
+        }
+    }
+
+    #[test]
+    fn a_name_is_never_an_option() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = LoadOptions::new(HashKey::new(*b"a secret of test"), 1);
+        let ask = |argument: &str, name: &str| {
+            let command = ["true", argument].map(String::from).into();
+            let zone = load(&name.parse().unwrap(), "text", &Given, &options).zone.unwrap();
+            Check::new(command, TIMEOUT_DEFAULT).ask(directory.path(), &zone)
+        };
+        let refused = Err("true would take its name for an option: not run".to_string());
+        assert_eq!(ask("{zone}", "-v."), refused);
+        assert_eq!(ask("{zone}.", "-v.example."), refused);
+        assert_eq!(ask("zone={zone}", "-v."), Ok(()));
+        assert_eq!(ask("{file}", "-v."), Ok(()));
+        assert_eq!(ask("{zone}", "v-."), Ok(()));
+    }
+}

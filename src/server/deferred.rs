@@ -246,3 +246,60 @@ fn udp_size(query: &[u8]) -> usize {
         .find(|record| record.rtype == rtype::OPT);
     opt.map_or(ANSWER_SIZE_MIN, |opt| usize::from(opt.class))
 }
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Access, AccessList, Rules};
+    use crate::snapshot::{Identity, ZoneTable};
+    use crate::wire::message::CLASS_IN;
+    use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
+    use std::sync::Arc;
+
+    struct Given;
+
+    impl Source for Given {
+        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
+            let text = b"$TTL 0\n@ SOA a. b. 1 2 3 4 5\n@ NS a.\n";
+            Ok(SourceText { name: path.into(), text: Text::Static(text) })
+        }
+    }
+
+    /// `p.` and `c.p.` are private; each has a peer of its own.
+    #[test]
+    fn whoever_may_have_the_zone_that_answers_sees_it() {
+        let key = HashKey::new(*b"a secret of test");
+        let mut table = ZoneTable::new(key);
+        let peer = |last: u8| IpAddr::from([192, 0, 2, last]);
+        for (apex, last) in [("p.", 1), ("c.p.", 2)] {
+            let name: Name = apex.parse().unwrap();
+            let zone = load(&name, "text", &Given, &LoadOptions::new(key, 1)).zone.unwrap();
+            let number = table.insert(&name);
+            let entry = table.entry_mut(number);
+            entry.state = ZoneState::Private(Arc::new(zone));
+            let transfer = AccessList::new(vec![Access::of(peer(last), None)]);
+            entry.rules = Arc::new(Rules { transfer, ..Rules::default() });
+        }
+        let snapshot = Snapshot::of(1, Identity::default(), &table, Arc::default());
+        for (name, qtype, expected) in [
+            ("p.", rtype::SOA, [true, false]),
+            ("x.p.", rtype::DS, [true, false]),
+            ("c.p.", rtype::SOA, [false, true]),
+            // It lies in the parent.
+            ("c.p.", rtype::DS, [true, false]),
+            ("x.c.p.", rtype::DS, [false, true]),
+            // There is no parent here.
+            ("p.", rtype::DS, [true, false]),
+            (".", rtype::DS, [false, false]),
+        ] {
+            let mut writer = Writer::new(1, Writer::flags_of(opcode::QUERY));
+            writer.question(name.parse::<Name>().unwrap().as_wire(), qtype, CLASS_IN);
+            let octets = writer.into_octets();
+            let message = Message::new(&octets).unwrap();
+            let seen = [1, 2].map(|last| sees_private(&snapshot, message, peer(last), None));
+            assert_eq!(seen, expected, "{name} {qtype}");
+        }
+    }
+}

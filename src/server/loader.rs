@@ -151,3 +151,102 @@ fn fixed_differences(running: &Config, next: &Config) -> Vec<&'static str> {
     .filter_map(|(key, differs)| differs.then_some(key))
     .collect()
 }
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+    use crate::zone::change::Change;
+    use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
+
+    struct Given(String);
+
+    impl Source for Given {
+        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
+            Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone().into()) })
+        }
+    }
+
+    const KEY: [u8; 16] = *b"a secret of test";
+
+    /// Two catalogs of other servers are followed.
+    fn loader(directory: &Path) -> (Loader, UnboundedReceiver<Told>) {
+        let text = "version = 1\n\
+            [[pattern]]\nname = \"p\"\nprimaries = [\"192.0.2.1\"]\n\
+            allow_transfer = [\"192.0.2.2\"]\n\
+            [[zone]]\nname = \"one.\"\nprimaries = [\"192.0.2.1\"]\ncatalog = { pattern = \"p\" }\n\
+            [[zone]]\nname = \"two.\"\nprimaries = [\"192.0.2.1\"]\ncatalog = { pattern = \"p\" }\n";
+        let config = Config::parse("ring53.toml", text, directory).unwrap();
+        let mut zones = ZoneSet::new(HashKey::new(KEY));
+        let published = Published::new(zones.load(&config, 1), 1);
+        let (tell, told) = unbounded_channel();
+        (Loader { config, zones, published, told: tell }, told)
+    }
+
+    fn version(name: &str, serial: u32, records: &str) -> Install {
+        let text = format!("$TTL 0\n@ SOA a. b. {serial} 2 3 400 5\n@ NS a.\n{records}");
+        let (name, options) = (name.parse().unwrap(), LoadOptions::new(HashKey::new(KEY), 1));
+        let zone = load(&name, "text", &Given(text), &options).zone.unwrap();
+        Install { name, zone: Some(Arc::new(zone)), changes: Vec::new() }
+    }
+
+    fn names(names: &[Name]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    /// What one batch says: zones that are gone, and zones that are there.
+    fn moved(told: &mut UnboundedReceiver<Told>) -> [Vec<String>; 2] {
+        let Ok(Told::Moved(moved, _)) = told.try_recv() else { panic!("something has moved") };
+        assert!(told.try_recv().is_err(), "once");
+        let tracked = moved.tracked.into_iter().map(|it| it.config.name.clone());
+        [names(&moved.removed), names(&tracked.collect::<Vec<_>>())]
+    }
+
+    const V: &str = "version TXT 2\n";
+
+    #[test]
+    fn a_batch_tells_of_each_zone_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut loader, mut told) = loader(directory.path());
+        let lists = format!("{V}a.zones PTR a.\n");
+        loader.install(&[version("one.", 1, &lists), version("two.", 1, &lists)]);
+        assert_eq!(moved(&mut told), [vec![], vec!["a.".to_string()]]);
+        // The other one takes it over, and gives it up in the same batch.
+        loader.install(&[version("one.", 2, V), version("two.", 2, V)]);
+        assert_eq!(moved(&mut told), [vec!["a.".to_string()], vec![]]);
+        // Another label twice: there it is once.
+        loader.install(&[version("one.", 3, &lists)]);
+        let other = format!("{V}b.zones PTR a.\n");
+        let _ = moved(&mut told);
+        loader.install(&[version("one.", 4, &other), version("one.", 5, &lists)]);
+        assert_eq!(moved(&mut told), [vec!["a.".to_string()], vec!["a.".to_string()]]);
+    }
+
+    #[test]
+    fn what_began_anew_has_nothing_of_what_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut loader, _told) = loader(directory.path());
+        let change =
+            |from, to| Arc::new(Change { from, to, deleted: Vec::new(), added: Vec::new() });
+        loader.install(&[version("one.", 1, &format!("{V}a.zones PTR a.\n"))]);
+        let step = Install { changes: vec![change(6, 7)], ..version("a.", 7, "") };
+        let journals = loader.install(&[version("a.", 6, ""), step]);
+        assert_eq!(journals[1].as_ref().unwrap().changes().len(), 1);
+        // A transfer began before the catalog said so.
+        let late = Install { changes: vec![change(7, 8)], ..version("a.", 8, "") };
+        let anew = version("one.", 2, &format!("{V}b.zones PTR a.\n"));
+        let journals = loader.install(&[anew, late]);
+        assert!(journals[0].is_some() && journals[1].is_none());
+        assert!(loader.zones.zone(&"a.".parse().unwrap()).is_none());
+        // Changes that lead elsewhere are not kept beside a version.
+        loader.install(&[version("a.", 6, "")]);
+        let other = Install { changes: vec![change(6, 7)], ..version("a.", 9, "") };
+        let journals = loader.install(&[other]);
+        assert_eq!(journals[0].as_ref().unwrap().changes().len(), 0);
+    }
+}

@@ -292,7 +292,10 @@ pub fn keep_updated<'p>(
         writeln!(out)
     };
     // A zone from before that stood beside it would be taken for what updates have made.
-    remove_file(&place, name, "zone")?;
+    if remove_file(&place, name, "zone")? {
+        let synced = place.disk.sync_directory(place.directory);
+        synced.map_err(|error| failed(place.directory, "sync", &error))?;
+    }
     place.replace(&source, write).map_err(|error| failed(&source, "write", &error))?;
     renew(&place, zone, journal)
 }

@@ -497,3 +497,45 @@ fn a_disk_that_fails() {
     println!("{failures} failures, {starts} starts");
     assert!(failures > changes && starts > 20 * changes);
 }
+
+/// The disks that may be found after each change of `run`.
+fn found_after(run: impl FnOnce(&Place<'_>)) -> Vec<Vec<Simulated<Promise>>> {
+    let mut random = Random::new("what is removed");
+    let disk = Simulated::empty(Promise::default());
+    let directory = Path::new(DIRECTORY);
+    run(&Place { directory, disk: &disk, journal_len_min: JOURNAL_LEN_MIN });
+    disk.moments().iter().map(|moment| disks(moment, &mut random, DRAWN)).collect()
+}
+
+#[test]
+fn what_is_removed_stays_removed() {
+    let (zone, names) = (version("updates", 2, 10), [name()]);
+    let found = found_after(|place| {
+        state::keep_updated(*place, &zone, &Journal::default(), &[7; 32]).unwrap();
+        state::save_confirmed(*place, &name(), 1).unwrap();
+        state::remove_all(*place, &names);
+    });
+    let (last, before) = found.split_last().unwrap();
+    assert!(before.iter().flatten().any(|disk| disk.files().len() == 3));
+    assert!(last.iter().all(|disk| disk.files().is_empty()));
+}
+
+#[test]
+fn updates_never_begin_with_a_zone_from_before() {
+    let (before, zone) = (version("before", 9, 10), version("updates", 2, 10));
+    let found = found_after(|place| {
+        state::keep(*place, &before, &[], &Journal::default()).unwrap();
+        state::keep_updated(*place, &zone, &Journal::default(), &[7; 32]).unwrap();
+    });
+    let mut count = 0;
+    for disk in found.iter().flatten() {
+        let place = Place { directory: Path::new(DIRECTORY), disk, journal_len_min: 0 };
+        if state::restore_source(place, &name()).is_some() {
+            count += 1;
+            let there = state::restore(place, &name(), &options(), false);
+            let there = there.ok().flatten().map(|(zone, _)| records(&zone));
+            assert!(there.is_none_or(|there| there == records(&zone)));
+        }
+    }
+    assert!(count > 0);
+}
