@@ -8,7 +8,7 @@ mod support;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -644,4 +644,38 @@ fn what_is_made_here_is_followed_by_others() {
     assert!(said.lines().any(in_steps), "the catalog went out whole only: {said}");
     // Labels are those that they were: c.test. was not begun anew.
     assert_eq!(other.said().matches("zone c.test.: serial 1 from").count(), 1, "{}", other.said());
+}
+
+//----------- Primaries ------------------------------------------------------
+
+/// The first primary of many zones takes connections, and never says anything.
+#[test]
+fn a_primary_that_hangs_holds_up_few_of_its_zones() {
+    const ZONES: usize = 60;
+    let directory = tempfile::tempdir().unwrap();
+    let (at, theirs, ours) = (directory.path(), local(), local());
+    fs::create_dir_all(at.join("theirs")).unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = silent.local_addr().unwrap();
+    let (mut given, mut taken) = (String::new(), String::new());
+    for number in 0..ZONES {
+        let zone = format!("z{number}.test.");
+        let file = write_zone(&at.join("theirs"), &zone, 1, "there");
+        let _ = writeln!(
+            given,
+            "[[zone]]\nname = \"{zone}\"\nfile = \"{}\"\nallow_transfer = [\"127.0.0.1\"]",
+            file.display()
+        );
+        let _ =
+            writeln!(taken, "[[zone]]\nname = \"{zone}\"\nprimaries = [\"{dead}\", \"{theirs}\"]");
+    }
+    let _primary = ring53(&at.join("theirs"), theirs, &given);
+    let process = ring53(&at.join("ours"), ours, &taken);
+    let names: Vec<String> = (0..ZONES).map(|number| format!("z{number}.test.")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    wait(ours, &names, &[["there"; ZONES]].concat(), &|| process.said());
+    let said = process.said();
+    let waited = said.matches("sent no whole message").count();
+    // Those that were being asked for when it was found out.
+    assert!((1..=16).contains(&waited), "{waited} zones have waited for it: {said}");
 }
