@@ -446,32 +446,33 @@ fn what_knot_makes_is_followed() {
     assert!(process.said().contains("zone c.test.: serial 2 from"), "{}", process.said());
 }
 
-/// What is said of the zones that a catalog of this process lists, one of them changed by updates.
-#[test]
-fn what_begins_anew_keeps_nothing() {
-    for from_file in [true, false] {
+/// Members of `cat.test.`, which comes from a file or from the primary: `a.test.` is transferred,
+/// `f.test.` has a file and is changed by updates.
+struct Reset {
+    directory: tempfile::TempDir,
+    ours: SocketAddr,
+    config: String,
+    primary: Process,
+    from_file: bool,
+}
+
+impl Reset {
+    fn new(from_file: bool) -> Reset {
         let directory = tempfile::tempdir().unwrap();
-        let at = directory.path();
-        let (home, theirs, ours) = (at.join("ours"), local(), local());
-        fs::create_dir_all(&home).unwrap();
-        let catalog = |serial: u32, [a, f]: [&str; 2]| {
-            let records = format!(
-                "{V}{a}.zones PTR a.test.\n{f}.zones PTR f.test.\ngroup.{f}.zones TXT \"files\"\n"
-            );
-            write_catalog(if from_file { &home } else { at }, "cat.test.", serial, &records);
-        };
-        catalog(1, ["1", "2"]);
+        let (at, theirs, ours) = (directory.path(), local(), local());
+        fs::create_dir_all(at.join("ours")).unwrap();
         write_zone(at, "a.test.", 1, "a.test. of a primary");
-        write_zone(&home, "f.test.", 1, "f.test. of a file");
+        write_zone(&at.join("ours"), "f.test.", 1, "f.test. of a file");
+        write_cat(at, from_file, 1, ["1", "2"]);
         let given = |zone: &str| {
             format!(
-                "[[zone]]\nname = \"{zone}\"\nfile = \"{}\"\nallow_transfer = [\"127.0.0.1\"]\n\
+                "[[zone]]\nname = \"{zone}.\"\nfile = \"{}\"\nallow_transfer = [\"127.0.0.1\"]\n\
                  notify = [\"{ours}\"]\n",
-                at.join(zone.trim_end_matches('.').to_string() + ".zone").display()
+                at.join(format!("{zone}.zone")).display()
             )
         };
-        let cat = if from_file { String::new() } else { given("cat.test.") };
-        let primary = ring53(&at.join("theirs"), theirs, &(given("a.test.") + &cat));
+        let catalog = if from_file { String::new() } else { given("cat.test") };
+        let primary = ring53(&at.join("theirs"), theirs, &(given("a.test") + &catalog));
         let comes = if from_file {
             "file = \"cat.test.zone\"".to_string()
         } else {
@@ -483,43 +484,61 @@ fn what_begins_anew_keeps_nothing() {
              [[zone]]\nname = \"cat.test.\"\n{comes}\n\
              catalog = {{ pattern = \"members\", groups = {{ files = \"files\" }} }}\n"
         );
-        let mut process = ring53(&home, ours, &config);
-        let version = |process: &Process, serial: u32, labels: [&str; 2]| {
-            catalog(serial, labels);
-            if from_file {
-                process.reload()
-            } else {
-                primary.reload()
-            };
-        };
-        let names = ["a.test.", "f.test."];
-        let wait_for = |process: &Process, expected: [&str; 2]| {
-            let words = || format!("{}\n{}", process.said(), primary.said());
-            wait(ours, &names, &expected, &words);
-        };
-        let (a, f) = ("a.test. of a primary", "f.test. of a file");
-        wait_for(&process, [a, f]);
+        Reset { directory, ours, config, primary, from_file }
+    }
+
+    fn start(&self) -> Process {
+        ring53(&self.directory.path().join("ours"), self.ours, &self.config)
+    }
+
+    fn version(&self, process: &Process, serial: u32, labels: [&str; 2]) {
+        write_cat(self.directory.path(), self.from_file, serial, labels);
+        let _ = if self.from_file { process.reload() } else { self.primary.reload() };
+    }
+
+    #[track_caller]
+    fn wait(&self, process: &Process, f: &str) {
+        let words = || format!("{}\n{}", process.said(), self.primary.said());
+        wait(self.ours, &["a.test.", "f.test."], &["a.test. of a primary", f], &words);
+    }
+}
+
+fn write_cat(directory: &Path, from_file: bool, serial: u32, [a, f]: [&str; 2]) {
+    let records =
+        format!("{V}{a}.zones PTR a.test.\n{f}.zones PTR f.test.\ngroup.{f}.zones TXT \"files\"\n");
+    let ours = directory.join("ours");
+    write_catalog(if from_file { &ours } else { directory }, "cat.test.", serial, &records);
+}
+
+#[test]
+fn what_begins_anew_keeps_nothing() {
+    for from_file in [true, false] {
+        let reset = Reset::new(from_file);
+        let (ours, file) = (reset.ours, "f.test. of a file");
+        let mut process = reset.start();
+        reset.wait(&process, file);
         update(ours, "f.test.", "the first");
-        wait_for(&process, [a, "the first"]);
+        reset.wait(&process, "the first");
         // Another label begins both anew: one is transferred again, of the other the file counts.
-        version(&process, 2, ["3", "4"]);
-        wait_for(&process, [a, f]);
+        reset.version(&process, 2, ["3", "4"]);
+        reset.wait(&process, file);
         process.wait_for("zone a.test.: serial 1 from", 2);
-        assert!(!home.join("state/f.test.source").exists(), "{}", process.said());
+        let source = reset.directory.path().join("ours/state/f.test.source");
+        assert!(!source.exists(), "{}", process.said());
         // What is acknowledged after that is there after a restart.
         update(ours, "f.test.", "the second");
         process.signal(Signal::SIGTERM);
         assert!(process.end().success(), "{}", process.said());
-        process = ring53(&home, ours, &config);
-        wait_for(&process, [a, "the second"]);
-        // It goes and comes again at once.
-        version(&process, 3, ["3", "5"]);
-        wait_for(&process, [a, f]);
+        process = reset.start();
+        reset.wait(&process, "the second");
+        // The same at once, and after any end.
+        reset.version(&process, 3, ["3", "5"]);
+        reset.wait(&process, file);
         update(ours, "f.test.", "the third");
         process.signal(Signal::SIGKILL);
         process.end();
-        process = ring53(&home, ours, &config);
-        wait_for(&process, [a, "the third"]);
+        process = reset.start();
+        reset.wait(&process, "the third");
     }
 }
 

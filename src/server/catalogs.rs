@@ -68,6 +68,8 @@ pub struct Step {
     pub changed: Vec<ZoneConfig>,
     /// What is to be remembered of each catalog ([`members`]).
     pub lines: Vec<(Name, String)>,
+    /// The same, of zones from files: before an update of them is acknowledged.
+    pub lines_of_files: Vec<(Name, String)>,
 }
 
 impl Step {
@@ -76,10 +78,11 @@ impl Step {
         self.removed.is_empty() && self.added.is_empty() && self.changed.is_empty()
     }
 
-    fn remember(&mut self, catalog: &Name, line: &str) {
-        match self.lines.iter_mut().find(|(name, _)| name == catalog) {
+    fn remember(&mut self, catalog: &Name, line: &str, has_file: bool) {
+        let all = if has_file { &mut self.lines_of_files } else { &mut self.lines };
+        match all.iter_mut().find(|(name, _)| name == catalog) {
             Some((_, lines)) => lines.push_str(line),
-            None => self.lines.push((catalog.clone(), line.into())),
+            None => all.push((catalog.clone(), line.into())),
         }
     }
 }
@@ -171,7 +174,8 @@ impl Catalogs {
                 owned.catalog,
                 zone.name
             );
-            step.remember(&owned.catalog, &members::gone(&zone.name));
+            let has_file = self.has_file(&zone.name, &owned);
+            step.remember(&owned.catalog, &members::gone(&zone.name), has_file);
             if let Some(followed) = self.followed_mut(&owned.catalog) {
                 let Owned { label, groups, coo, .. } = owned;
                 let member = Member { name: zone.name.clone(), label, groups, coo };
@@ -201,6 +205,11 @@ impl Catalogs {
         refused.sort_by_key(ToString::to_string);
         let members = self.owned.values().filter(|owned| *owned.catalog == *name).count();
         Some(Told { members, refused, broken: followed.broken.clone() })
+    }
+
+    fn has_file(&self, name: &Name, owned: &Owned) -> bool {
+        let followed = self.followed(&owned.catalog);
+        followed.is_some_and(|followed| followed.configure(name, &owned.groups).has_file())
     }
 
     fn followed(&self, name: &Name) -> Option<&Followed> {
@@ -301,7 +310,9 @@ impl Catalogs {
                 return Some((member, by));
             }
             say!("catalog {catalog}: {name} comes over from {}", owned.catalog);
-            step.remember(&owned.catalog, &members::gone(name));
+            let owner = self.followed.iter().find(|followed| followed.name == owned.catalog);
+            let had_file = owner.is_some_and(|it| it.configure(name, &owned.groups).has_file());
+            step.remember(&owned.catalog, &members::gone(name), had_file);
         }
         //= RFC 9432, 5.4
         //# catalog consumers MUST process this as a member zone removal,
@@ -314,8 +325,10 @@ impl Catalogs {
         owned.round = round;
         owned.coo.clone_from(&member.coo);
         if is_migration || owned.groups != member.groups {
-            step.changed.push(followed.configure(name, &member.groups));
-            step.remember(&catalog, &members::there(name, &member.label, &member.groups));
+            let config = followed.configure(name, &member.groups);
+            let line = members::there(name, &member.label, &member.groups);
+            step.remember(&catalog, &line, config.has_file());
+            step.changed.push(config);
         }
         owned.groups = member.groups;
         owned.catalog = catalog;
@@ -325,8 +338,9 @@ impl Catalogs {
     fn add(&mut self, at: usize, member: Member, step: &mut Step) {
         let followed = &self.followed[at];
         let Member { name, label, groups, coo } = member;
-        step.added.push(followed.configure(&name, &groups));
-        step.remember(&followed.name, &members::there(&name, &label, &groups));
+        let config = followed.configure(&name, &groups);
+        step.remember(&followed.name, &members::there(&name, &label, &groups), config.has_file());
+        step.added.push(config);
         let (catalog, round) = (Arc::clone(&followed.name), followed.round);
         self.owned.insert(name, Owned { catalog, label, groups, coo, round });
     }
@@ -356,8 +370,9 @@ impl Catalogs {
         let gone: Vec<Name> =
             self.owned.iter().filter(|(_, o)| is_gone(o)).map(|(name, _)| name.clone()).collect();
         for name in gone {
-            self.owned.remove(&name);
-            step.remember(&catalog, &members::gone(&name));
+            let Some(owned) = self.owned.remove(&name) else { continue };
+            let has_file = self.has_file(&name, &owned);
+            step.remember(&catalog, &members::gone(&name), has_file);
             let heir = (0..self.followed.len())
                 .find_map(|heir| Some((heir, self.followed[heir].refused.remove(&name)?)));
             if let Some((heir, member)) = heir

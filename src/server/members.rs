@@ -16,6 +16,7 @@ use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use data_encoding::HEXLOWER;
 
@@ -100,6 +101,9 @@ fn replay(members: &mut Members, lines: &str) -> usize {
 /// Adds `lines`; they are on disk when this returns.
 pub fn append(directory: &Path, catalog: &Name, lines: &str) -> Result<(), String> {
     let (place, path) = (Place::from(directory), state::path(directory, catalog, ENDING));
+    // Who writes it anew must not miss what somebody else appends.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let append = || -> io::Result<()> {
         let text = match read_text(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),

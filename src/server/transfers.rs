@@ -202,7 +202,7 @@ fn reply(
 /// A version on its way to be served, and who waits for its journal.
 type Installing = (Install, oneshot::Sender<Option<Arc<Journal>>>);
 
-/// The primary that is asked first, and whether a command, which may take long, checks what it sends.
+/// The primary that is asked first, and whether a command checks what comes, which may take long.
 type LaneOf = (SocketAddr, bool);
 
 /// All zones that are moved, shared by the tasks of one thread.

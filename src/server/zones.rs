@@ -23,7 +23,7 @@ use super::files::{Digest, Embedded, FileRead, Files};
 use super::report::say;
 use super::updates::{Asked, Group};
 use super::writer::Write;
-use super::{cores, deferred, journal, state};
+use super::{cores, deferred, journal, members, state};
 
 mod produced;
 
@@ -157,7 +157,7 @@ impl ZoneSet {
         self.held.extend(configured.into_iter().map(|held| (held.config.name.clone(), held)));
         self.catalogs.configure(config, &config.state);
         let step = self.catalogs.yield_to(config);
-        self.remember(step);
+        self.remember(config, step);
         let mut reset = HashSet::new();
         for zone in config.zones.iter().filter(|zone| zone.is_consumed()) {
             let catalog = self.held.get(&zone.name).and_then(|held| held.zone.clone());
@@ -165,7 +165,7 @@ impl ZoneSet {
             let step = self.apply(config, &zone.name, &catalog);
             reset.extend(step.removed.iter().cloned());
             self.clear(config, &step.removed, &before);
-            self.remember(step);
+            self.remember(config, step);
         }
         let members = self.catalogs.members();
         // What has been removed on the way begins anew.
@@ -205,7 +205,15 @@ impl ZoneSet {
     }
 
     /// Has members written down as a step says.
-    fn remember(&mut self, step: Step) {
+    fn remember(&mut self, config: &Config, step: Step) {
+        for (catalog, lines) in step.lines_of_files {
+            if config.owns_state
+                && let Err(error) = members::append(&config.state, &catalog, &lines)
+            {
+                say!("catalog {catalog}: {error}");
+                self.writes.push(Write::Members(catalog, lines));
+            }
+        }
         let members = |(catalog, lines)| Write::Members(catalog, lines);
         self.writes.extend(step.lines.into_iter().map(members));
     }
@@ -255,7 +263,7 @@ impl ZoneSet {
     fn follow(&mut self, config: &Config, name: &Name, catalog: &Zone, moved: &mut Moved) {
         let step = self.apply(config, name, catalog);
         if step.is_empty() {
-            return self.remember(step);
+            return self.remember(config, step);
         }
         let mut held = std::mem::take(&mut self.held);
         self.clear(config, &step.removed, &held);
@@ -280,7 +288,7 @@ impl ZoneSet {
             self.held.insert(name, held);
         }
         moved.removed.extend(step.removed.iter().cloned());
-        self.remember(step);
+        self.remember(config, step);
         let produced = self.produce(config);
         moved.tracked.extend(produced);
     }
