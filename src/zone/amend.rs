@@ -296,9 +296,11 @@ impl<'z> Survey<'z> {
     fn check_hiding(&self, touched: &Touched) -> Result<(), Unfit> {
         let Some(node) = touched.old.map(|at| self.zone.node(at)) else { return Ok(()) };
         let is_apex = node.flags() & flag::APEX != 0;
-        let has = |kind| touched.records.iter().any(|record| record.rtype == kind);
-        let before = node.flags() & (flag::CUT | flag::DNAME) != 0;
-        let after = has(rtype::DNAME) || !is_apex && has(rtype::NS);
+        // As the node will have them: signatures alone count, too.
+        let has = |kind| touched.records.iter().any(|record| covered(record) == kind);
+        let before = node.flags() & (flag::CUT | flag::DNAME);
+        let after = if has(rtype::DNAME) { flag::DNAME } else { 0 }
+            | if !is_apex && has(rtype::NS) { flag::CUT } else { 0 };
         let stay = usize::from(node.children()).saturating_sub(touched.lost);
         if before != after && (is_apex || stay > 0) { Err(Unfit::Rebuild) } else { Ok(()) }
     }
