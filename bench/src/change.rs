@@ -198,8 +198,10 @@ fn transfers(mut stream: TcpStream, primary: &Primary) -> io::Result<()> {
             let len = (message.len() as u16).to_be_bytes();
             stream.write_all(&[&len, message].concat())
         };
-        match begin(&snapshot, request, peer, None, 0) {
-            Ok(Granted::Messages(mut outgoing)) => {
+        let question = request.question().ok().flatten();
+        let is_transfer = question.is_some_and(|it| matches!(it.qtype, rtype::AXFR | rtype::IXFR));
+        match is_transfer.then(|| begin(&snapshot, request, peer, None, 0)) {
+            Some(Ok(Granted::Messages(mut outgoing))) => {
                 let mut message = Vec::new();
                 while outgoing.next(&mut message, 0).is_ok_and(|more| more) {
                     frame(&message)?;
