@@ -58,7 +58,7 @@ pub fn asked(
     if !is_ours(zone) {
         return Err(REFUSED);
     }
-    let update = read(message, zone.lower_apex())?;
+    let update = read(message, &zone.lower_apex())?;
     let (answer, awaited) = oneshot::channel();
     let key = key.map(Box::from);
     let asked = Asked { update, peer, key, answer };

@@ -179,7 +179,7 @@ impl Action {
             Action::Add(record) | Action::Remove(record) => allows(&record.owner, record.rtype),
             Action::RemoveSet(owner, rtype) => allows(owner, *rtype),
             Action::RemoveName(owner) => {
-                let is_apex = **owner == *draft.zone.lower_apex().as_wire();
+                let is_apex = **owner == *draft.zone.apex_wire();
                 let goes = |record: &&Record| !(is_apex && stays_at_apex(record.rtype));
                 draft.at(owner).iter().filter(goes).all(|record| allows(owner, record.rtype))
             }
@@ -188,7 +188,7 @@ impl Action {
 
     /// RFC 2136, 3.4.2.
     fn take(&self, draft: &mut Draft<'_>) {
-        let apex = draft.zone.lower_apex().as_wire();
+        let apex = draft.zone.apex_wire();
         match self {
             Action::Add(record) => add(draft.at(&record.owner), record, *record.owner == *apex),
             Action::Remove(record) => {
@@ -306,7 +306,7 @@ impl Draft<'_> {
             return Ok(None);
         }
         let from = self.zone.serial();
-        let apex: Box<[u8]> = self.zone.lower_apex().as_wire().into();
+        let apex: Box<[u8]> = self.zone.apex_wire().into();
         let soa = self.at(&apex).iter_mut().find(|record| record.rtype == rtype::SOA);
         let soa = soa.expect("a zone has a SOA");
         let mut to = soa_numbers(&soa.rdata).map_or(from, |numbers| numbers[0]);
@@ -384,7 +384,7 @@ mod tests {
         let octets = message(lines);
         let message = Message::new(&octets).unwrap();
         let zone = zone();
-        read(message, zone.lower_apex())?.apply(&zone, key(), &|_, _| true)
+        read(message, &zone.lower_apex())?.apply(&zone, key(), &|_, _| true)
     }
 
     const A: [u8; 4] = [192, 0, 2, 7];
@@ -495,7 +495,7 @@ mod tests {
         }
         let octets = message(&[good, (U, "x.t.", rtype::ANY, CLASS_ANY, 0, b"")]);
         let zone = zone();
-        let update = read(Message::new(&octets).unwrap(), zone.lower_apex()).unwrap();
+        let update = read(Message::new(&octets).unwrap(), &zone.lower_apex()).unwrap();
         let only_addresses = |_: &[u8], rtype| rtype == rtype::A;
         assert_eq!(update.apply(&zone, key(), &only_addresses), Err(REFUSED));
     }

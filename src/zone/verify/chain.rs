@@ -167,8 +167,8 @@ fn check_nsec(zone: &Zone, order: &Order, node: Node<'_>, findings: &mut Finding
 
 /// Whether `next` has an NSEC, and `node` the one before it.
 fn is_next(zone: &Zone, order: &Order, node: Node<'_>, next: &LowerName) -> bool {
-    let depth = zone.lower_apex().depth();
-    if next.depth() < depth || next.suffix(depth) != zone.lower_apex().as_wire() {
+    let depth = zone.apex_depth();
+    if next.depth() < depth || next.suffix(depth) != zone.apex_wire() {
         return false;
     }
     let relative = &next.as_wire()[..next.len() - zone.apex_len()];
@@ -206,7 +206,7 @@ fn check_nsec3(
     let Some(node) = node else {
         let label = String::from_utf8_lossy(block.label());
         let expected = format!("a name in the zone with the hash {label}: none has it");
-        findings.warning(zone.lower_apex(), rtype::NSEC3, expected);
+        findings.warning(&zone.lower_apex(), rtype::NSEC3, expected);
         return;
     };
     let Some((_, bitmap)) = fields(block.rdata()) else { return };
@@ -224,13 +224,13 @@ fn check_next(zone: &Zone, chain: &Chain, position: usize, findings: &mut Findin
     let label = String::from_utf8_lossy(block.label());
     let Some((next, _)) = fields(block.rdata()) else {
         let expected = format!("a whole NSEC3 record, {label}");
-        findings.error(zone.lower_apex(), rtype::NSEC3, expected);
+        findings.error(&zone.lower_apex(), rtype::NSEC3, expected);
         return;
     };
     let is_next = zone.nsec3_over(chain, next).1 && zone.nsec3_before(chain, next) == position;
     if !is_next {
         let expected = format!("the next hash of the zone (RFC 5155, 3.1.7), at {label}");
-        findings.error(zone.lower_apex(), rtype::NSEC3, expected);
+        findings.error(&zone.lower_apex(), rtype::NSEC3, expected);
     }
 }
 
