@@ -57,6 +57,9 @@ pub const INCLUDE_DEPTH_MAX: usize = 16;
 pub const INCLUDE_COUNT_MAX: usize = 10_000;
 /// Octets of one zone file.
 pub const ZONE_FILE_SIZE_MAX: usize = 1 << 36;
+/// Records of one RRset: each may have two names to compress, and those are counted in 16 bits. Far
+/// fewer fit a message.
+pub const RRSET_RECORDS_MAX: usize = u16::MAX as usize / 2;
 /// Octets of RDATA: its length field has 16 bits.
 pub const RDATA_LEN_MAX: usize = 65535;
 /// Records one `$GENERATE` line may make.

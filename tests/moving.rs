@@ -76,7 +76,7 @@ fn snapshot(apex: &Name, zone: &Arc<Zone>, journal: Journal) -> Snapshot {
 fn messages(snapshot: &Snapshot, apex: &Name, base: Option<&Zone>) -> Vec<Vec<u8>> {
     let soa = base.map(|zone| {
         let soa = zone.node(zone.apex_at()).rrset(6).unwrap();
-        expand(soa, zone.lower_apex())[0].rdata.clone()
+        expand(soa, &zone.lower_apex())[0].rdata.clone()
     });
     let request = incoming::request(ID, apex, soa.as_deref());
     let granted = begin(snapshot, Message::new(&request).unwrap(), PEER, None, 0).unwrap();

@@ -173,6 +173,25 @@ fn the_house_is_tidy() {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
+/// Documents and scripts are whole: no merge was left half done.
+#[test]
+fn no_merge_is_left_open() {
+    let scripts = fs::read_dir("scripts").unwrap().flatten().map(|entry| entry.path());
+    let documents = [
+        "README.md",
+        "src/ARCHITECTURE.md",
+        "src/ATTACKS.md",
+        "tests/README.md",
+        "bench/README.md",
+    ];
+    for path in documents.map(PathBuf::from).into_iter().chain(scripts) {
+        let text = fs::read_to_string(&path).unwrap();
+        let open = |line: &str| line.starts_with("<<<<<<<") || line.starts_with(">>>>>>>");
+        let found = text.lines().position(open);
+        assert_eq!(found, None, "{}: a merge is open in this line, from 0", path.display());
+    }
+}
+
 #[test]
 fn each_rule_can_fail() {
     let long_function = format!("fn long() {{\n{}}}\n", "    step();\n".repeat(80));

@@ -19,7 +19,7 @@ use process::{Process, ask, connect, framed, receive, run, write_zone};
 use ring53::wire::message::{CLASS_IN, Message, Section, Writer, opcode};
 use ring53::wire::{Name, rtype};
 use support::fleet::{KEY, Kind, Peer, Role, SECRET};
-use support::{Random, free_port, seed};
+use support::{Random, free_port, query, seed};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -411,6 +411,79 @@ fn files_and_updates_side_by_side() {
     drop(process);
     let (_process, address) = start(&config);
     assert_eq!((serial(address), ask(address, "new.t.").0), (Some(21), NOERROR));
+}
+
+#[test]
+fn updates_may_be_allowed_by_a_reload() {
+    let directory = tempfile::tempdir().unwrap();
+    write_zone(&directory.path().join("t.zone"), 1, "192.0.2.80", "");
+    let listen = free_address();
+    let (process, address) = start(&configure(directory.path(), listen, ""));
+    let new = [add("new.t.", rtype::A, &[192, 0, 2, 1])];
+    assert_eq!(update(address, &new), REFUSED);
+    configure(directory.path(), listen, "allow_update = [\"127.0.0.1\"]");
+    process.reload();
+    assert_eq!(update(address, &new), NOERROR, "{}", process.said());
+    assert_eq!(ask(address, "new.t.").1, ["192.0.2.1"]);
+    configure(directory.path(), listen, "");
+    process.reload();
+    assert_eq!(update(address, &new), REFUSED);
+    assert_eq!(ask(address, "new.t.").1, ["192.0.2.1"]);
+}
+
+/// What updates have changed is not written over only because it cannot be read.
+#[test]
+fn damaged_updates_wait_for_who_mends_them() {
+    let directory = tempfile::tempdir().unwrap();
+    write_zone(&directory.path().join("t.zone"), 1, "192.0.2.80", "");
+    let config = configure(directory.path(), free_address(), "allow_update = [\"127.0.0.1\"]");
+    let (process, address) = start(&config);
+    assert_eq!(update(address, &[add("new.t.", rtype::A, &[192, 0, 2, 1])]), NOERROR);
+    drop(process);
+    for ending in ["source", "zone"] {
+        let file = directory.path().join(format!("state/t.{ending}"));
+        let good = fs::read(&file).unwrap();
+        fs::write(&file, &good[..good.len() / 2]).unwrap();
+        let (process, address) = start(&config);
+        let said = process.said();
+        assert!(said.contains(&format!("t.{ending}")) && said.contains("are refused"), "{said}");
+        assert_eq!((serial(address), ask(address, "new.t.").0), (Some(1), 3));
+        assert_eq!(update(address, &[add("b.t.", rtype::A, &[192, 0, 2, 2])]), SERVFAIL);
+        fs::write(&file, good).unwrap();
+        process.reload();
+        assert_eq!((serial(address), ask(address, "new.t.").0), (Some(2), NOERROR));
+    }
+    let (_process, address) = start(&config);
+    assert_eq!(update(address, &[add("b.t.", rtype::A, &[192, 0, 2, 2])]), NOERROR);
+}
+
+/// Nobody could be answered with an RRset that fits no message.
+#[test]
+fn no_rrset_grows_past_a_message() {
+    let directory = tempfile::tempdir().unwrap();
+    write_zone(&directory.path().join("t.zone"), 1, "192.0.2.80", "");
+    let config = configure(directory.path(), free_address(), "allow_update = [\"127.0.0.1\"]");
+    let (process, address) = start(&config);
+    let mut stream = connect(address);
+    let (mut taken, mut refused) = (0u32, 0);
+    for message_number in 0..8 {
+        let lines: Vec<Line> = (0..700u32)
+            .map(|number| {
+                let target = format!("x{}.t.", message_number * 700 + number);
+                add("p.t.", rtype::PTR, target.parse::<Name>().unwrap().as_wire())
+            })
+            .collect();
+        stream.write_all(&framed(&message(1, "t.", &lines))).unwrap();
+        match Message::new(&receive(&mut stream).expect("a reply")).unwrap().rcode() {
+            NOERROR => taken += 700,
+            REFUSED => refused += 1,
+            code => panic!("{code}: {}", process.said()),
+        }
+    }
+    assert!((2000..4000).contains(&taken) && refused > 2, "{taken} {refused}");
+    stream.write_all(&framed(&query(1, b"\x01p\x01t\0", rtype::PTR, None))).unwrap();
+    let reply = receive(&mut stream).unwrap();
+    assert_eq!(u32::from(u16::from_be_bytes([reply[6], reply[7]])), taken);
 }
 
 //----------- Who may change what --------------------------------------------

@@ -117,7 +117,7 @@ pub fn run(
 /// Eight new addresses and the new SOA, and a question for the last of the addresses.
 fn ten_records(zone: &Zone, round: u32) -> (Change, Vec<u8>) {
     let soa = zone.node(zone.apex_at()).rrset(rtype::SOA).expect("a zone has a SOA");
-    let soa = expand(soa, zone.lower_apex()).remove(0);
+    let soa = expand(soa, &zone.lower_apex()).remove(0);
     let record = |owner: Vec<u8>, rtype, ttl, rdata: &[u8]| Record {
         owner: owner.into(),
         rtype,
@@ -125,7 +125,7 @@ fn ten_records(zone: &Zone, round: u32) -> (Change, Vec<u8>) {
         rdata: rdata.into(),
     };
     let (from, to) = (zone.serial(), zone.serial().wrapping_add(1));
-    let apex = zone.lower_apex().as_wire();
+    let apex = zone.apex_wire();
     let mut rdata = soa.rdata.clone();
     let at = rdata.len() - 20;
     rdata[at..at + 4].copy_from_slice(&to.to_be_bytes());
@@ -198,8 +198,10 @@ fn transfers(mut stream: TcpStream, primary: &Primary) -> io::Result<()> {
             let len = (message.len() as u16).to_be_bytes();
             stream.write_all(&[&len, message].concat())
         };
-        match begin(&snapshot, request, peer, None, 0) {
-            Ok(Granted::Messages(mut outgoing)) => {
+        let question = request.question().ok().flatten();
+        let is_transfer = question.is_some_and(|it| matches!(it.qtype, rtype::AXFR | rtype::IXFR));
+        match is_transfer.then(|| begin(&snapshot, request, peer, None, 0)) {
+            Some(Ok(Granted::Messages(mut outgoing))) => {
                 let mut message = Vec::new();
                 while outgoing.next(&mut message, 0).is_ok_and(|more| more) {
                     frame(&message)?;

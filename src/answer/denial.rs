@@ -264,7 +264,7 @@ impl<'z> Hashed<'_, '_, 'z> {
                 self.add(block, proofs);
                 return Some((node, depth));
             }
-            if depth <= zone.lower_apex().depth() {
+            if depth <= zone.apex_depth() {
                 return None;
             }
             depth -= 1;

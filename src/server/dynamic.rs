@@ -51,22 +51,17 @@ impl Updated {
         held: Option<Updated>,
         options: &LoadOptions,
         name: &Name,
-    ) -> Option<Updated> {
+    ) -> Result<Option<Updated>, String> {
         if held.is_some() {
-            return held;
+            return Ok(held);
         }
-        let digest = state::restore_source(&server.state, name)?;
-        match state::restore(&server.state, name, options, server.owns_state) {
-            Ok(Some((zone, journal))) => {
-                let (zone, journal) = (Arc::new(zone), Arc::new(journal));
-                Some(Updated { zone, journal, digest })
-            }
-            Ok(None) => None,
-            Err(error) => {
-                say!("zone {name}: {error}: what updates have changed is lost, its file is served");
-                None
-            }
-        }
+        let Some(digest) = state::restore_source(&server.state, name)? else { return Ok(None) };
+        let restored = state::restore(&server.state, name, options, server.owns_state)?;
+        let updated = |(zone, journal)| {
+            let (zone, journal) = (Arc::new(zone), Arc::new(journal));
+            Updated { zone, journal, digest }
+        };
+        Ok(restored.map(updated))
     }
 
     /// What is served now that the file with the text of this digest has been read.

@@ -80,9 +80,13 @@ impl Loader {
         let _ = self.told.send(Told::Zones(zones, keys, self.zones.take_writes()));
     }
 
-    /// Changes the zone `name` as all of them ask, on disk first, and tells them.
-    pub fn update(&mut self, name: &Name, all: Vec<Asked>) {
-        let Some(group) = self.zones.update(&self.config, name, all) else { return };
+    /// Changes the zone `name` as they ask, on disk first, and tells them; those that are left for
+    /// the next time.
+    pub fn update(&mut self, name: &Name, all: Vec<Asked>) -> Vec<Asked> {
+        let Some(mut group) = self.zones.update(&self.config, name, all) else {
+            return Vec::new();
+        };
+        let rest = std::mem::take(&mut group.rest);
         if !group.changes.is_empty() {
             let snapshot = self.zones.snapshot(&self.config);
             drop(self.published.publish(snapshot));
@@ -90,6 +94,7 @@ impl Loader {
             let _ = self.told.send(Told::Moved(moved, Vec::new()));
         }
         group.answer();
+        rest
     }
 
     /// Serves these versions from now on, and does what catalogs among them say; what is known of

@@ -100,7 +100,7 @@ impl Keeper {
         };
         let primary = soa_of(zone).and_then(|soa| read(&soa));
         let zones = self.zones.borrow();
-        for server in expand(servers, zone.lower_apex()) {
+        for server in expand(servers, &zone.lower_apex()) {
             let Some(name) = read(&server.rdata) else { continue };
             if primary.as_ref().is_some_and(|primary| primary.as_wire() == name.as_wire()) {
                 continue;

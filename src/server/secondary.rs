@@ -392,7 +392,7 @@ fn failure(fault: &Fault, in_steps: bool) -> Failure {
 /// The RDATA of the zone's SOA.
 pub fn soa_of(zone: &Zone) -> Option<Vec<u8>> {
     let soa = zone.node(zone.apex_at()).rrset(rtype::SOA)?;
-    expand(soa, zone.lower_apex()).into_iter().next().map(|record| record.rdata)
+    expand(soa, &zone.lower_apex()).into_iter().next().map(|record| record.rdata)
 }
 
 /// Builds and checks what a transfer brought.

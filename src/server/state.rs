@@ -301,14 +301,20 @@ pub fn keep_updated<'p>(
 }
 
 /// The digest of the file that updates began with, if there were any.
-pub fn restore_source<'p>(place: impl Into<Place<'p>>, name: &Name) -> Option<Digest> {
+pub fn restore_source<'p>(
+    place: impl Into<Place<'p>>,
+    name: &Name,
+) -> Result<Option<Digest>, String> {
     let place = place.into();
+    let path = path(place.directory, name, "source");
+    let unread = |error| failed(&path, "read", &error);
+    let Some(mut file) = place.reader(&path).map_err(unread)? else { return Ok(None) };
     let mut text = String::new();
-    let file = place.reader(&path(place.directory, name, "source"));
-    file.ok()??.read_to_string(&mut text).ok()?;
+    file.read_to_string(&mut text).map_err(unread)?;
     let octet = |at: usize| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok();
     let octets: Option<Vec<u8>> = (0..SHA256_OUTPUT_LEN).map(octet).collect();
-    octets?.try_into().ok()
+    let digest = octets.and_then(|octets| octets.try_into().ok());
+    digest.map(Some).ok_or_else(|| format!("{} is damaged", path.display()))
 }
 
 /// Keeps of a zone that updates have changed only what others need for IXFR: the file has caught

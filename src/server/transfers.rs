@@ -732,7 +732,8 @@ impl Keeper {
             let (loader, name) = (Arc::clone(&self.loader), name.clone());
             let update = move || loader::lock(&loader).update(&name, all);
             // Whoever waits is told by its end, too.
-            let _ = spawn_blocking(update).await;
+            let rest = spawn_blocking(update).await.unwrap_or_default();
+            kept.updates.borrow_mut().splice(0..0, rest);
         }
         kept.is_updating.set(false);
     }

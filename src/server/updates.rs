@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -25,13 +26,15 @@ use super::files::Digest;
 use super::report::say;
 use super::state;
 
+/// How long a group may take before others have their turn.
+const GROUP_TIME_MAX: Duration = Duration::from_millis(100);
+
 /// One message that asks for changes, and who waits for what becomes of it.
 pub struct Asked {
     update: Update,
     peer: IpAddr,
     /// The name of the key that it was signed with.
     key: Option<Box<[u8]>>,
-    grants: Grants,
     answer: oneshot::Sender<Rcode>,
 }
 
@@ -52,16 +55,20 @@ pub fn asked(
         return Err(REFUSED);
     }
     let ZoneState::Serving(zone) = snapshot.zone(index) else { return Err(SERVFAIL) };
-    // Signatures and digests are made elsewhere: with a change here they would be wrong.
-    let apex = zone.node(zone.apex_at());
-    if zone.is_signed() || apex.rrset(rtype::ZONEMD).is_some() {
+    if !is_ours(zone) {
         return Err(REFUSED);
     }
-    let update = read(message, zone.lower_apex())?;
+    let update = read(message, &zone.lower_apex())?;
     let (answer, awaited) = oneshot::channel();
     let key = key.map(Box::from);
-    let asked = Asked { update, peer, key, grants: rules.update.clone(), answer };
+    let asked = Asked { update, peer, key, answer };
     Ok((zone.apex().clone(), asked, awaited))
+}
+
+/// Whether the zone may be changed here: signatures and digests are made elsewhere, and with a
+/// change of ours they would be wrong.
+fn is_ours(zone: &Zone) -> bool {
+    !zone.is_signed() && zone.node(zone.apex_at()).rrset(rtype::ZONEMD).is_none()
 }
 
 /// A version that updates have led to, and what is to be told when it is served.
@@ -70,22 +77,38 @@ pub struct Group {
     pub zone: Arc<Zone>,
     /// What led to it; none if nothing has changed.
     pub changes: Vec<Arc<Change>>,
+    /// What is left for the next group.
+    pub rest: Vec<Asked>,
     waiting: Vec<(oneshot::Sender<Rcode>, Rcode)>,
 }
 
 impl Group {
-    /// Finds what `all` make of `zone`, one after the other.
-    pub fn of(zone: &Arc<Zone>, all: Vec<Asked>, options: &LoadOptions) -> Group {
-        let mut group = Group { zone: Arc::clone(zone), changes: Vec::new(), waiting: Vec::new() };
-        for Asked { update, peer, key, grants, answer } in all {
+    /// Finds what `all` make of `zone`, one after the other, as far as `grants` allow it now.
+    pub fn of(zone: &Arc<Zone>, all: Vec<Asked>, grants: &Grants, options: &LoadOptions) -> Group {
+        let (zone, started) = (Arc::clone(zone), Instant::now());
+        let (changes, rest, waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let mut group = Group { zone, changes, rest, waiting };
+        let mut all = all.into_iter();
+        for Asked { update, peer, key, answer } in all.by_ref() {
             let allows = |owner: &[u8], rtype| grants.allow(peer, key.as_deref(), owner, rtype);
-            let code = match update.apply(&group.zone, options.key, &allows) {
+            // A reload, or an update before this one, may have changed that.
+            let change = if is_ours(&group.zone) {
+                update.apply(&group.zone, options.key, &allows)
+            } else {
+                Err(REFUSED)
+            };
+            let code = match change {
                 Ok(None) => NOERROR,
                 Ok(Some(change)) => group.take(change, peer, options),
                 Err(code) => code,
             };
             group.waiting.push((answer, code));
+            // Others wait for the same lock.
+            if started.elapsed() >= GROUP_TIME_MAX {
+                break;
+            }
         }
+        group.rest = all.collect();
         group
     }
 
@@ -128,9 +151,8 @@ impl Group {
             Ok(()) => Some(journal),
             Err(error) => {
                 say!("zone {}: updates are not taken: {error}", self.zone.apex());
-                for (_, code) in self.waiting.iter_mut().filter(|(_, code)| *code == NOERROR) {
-                    *code = SERVFAIL;
-                }
+                // What the others saw may be what these would have made.
+                self.waiting.iter_mut().for_each(|(_, code)| *code = SERVFAIL);
                 None
             }
         }

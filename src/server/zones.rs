@@ -116,6 +116,7 @@ impl Held {
     fn is_current(&self, zone: &ZoneConfig) -> bool {
         self.config.loads_as(zone)
             && self.zone.is_some()
+            && (self.dynamic.is_some() || zone.rules.update.is_empty())
             && self.files.as_ref().is_some_and(|files| files.iter().all(FileRead::is_current))
     }
 
@@ -242,9 +243,9 @@ impl ZoneSet {
         if let Some(zone) = &install.zone {
             let before = held.journal.take().unwrap_or_default();
             let journal = before.after(&install.changes, zone.memory_len());
-            // Without a peer that may have it nobody asks what has changed.
-            let is_asked = !held.config.rules.transfer.is_empty();
-            // What leads elsewhere is of another line of versions.
+            // Without a peer that may have it nobody asks what has changed; but who builds a worn
+            // zone anew does. What leads elsewhere is of another line of versions.
+            let is_asked = !held.config.rules.transfer.is_empty() || zone.is_worn();
             let leads_here = journal.changes().last().is_some_and(|it| it.to == zone.serial());
             held.journal = (is_asked && leads_here).then(|| Arc::new(journal));
         }
@@ -301,7 +302,8 @@ impl ZoneSet {
         let (zone, dynamic) = (held.zone.clone()?, held.dynamic.as_mut()?);
         let threads = cores::allowed().len();
         let nsec3_iterations_max = held.config.nsec3_iterations_max;
-        let mut group = Group::of(&zone, all, &LoadOptions { key, threads, nsec3_iterations_max });
+        let options = LoadOptions { key, threads, nsec3_iterations_max };
+        let mut group = Group::of(&zone, all, &held.config.rules.update, &options);
         let before = held.journal.clone().unwrap_or_default();
         let first = Some(&dynamic.digest).filter(|_| !dynamic.is_updated);
         if let Some(journal) = group.keep(&config.state, &before, first) {
@@ -492,8 +494,16 @@ fn load_file(
     let options = LoadOptions { key, threads, nsec3_iterations_max: config.nsec3_iterations_max };
     // What updates have changed is on disk, whether or not any are allowed now.
     let find = || dynamic::Updated::find(server, held_updates(held), &options, name);
-    let updated = restores.then(find).flatten();
-    let is_dynamic = updated.is_some() || !config.rules.update.is_empty();
+    let found = if restores { find() } else { Ok(None) };
+    let is_lost = found.is_err();
+    let updated = found.unwrap_or_else(|error| {
+        say!(
+            "zone {name}: what updates have changed cannot be read: {error}: its file is served, \
+             and updates are refused until that is mended, or removed"
+        );
+        None
+    });
+    let is_dynamic = !is_lost && (updated.is_some() || !config.rules.update.is_empty());
     let files = if is_dynamic { Files::digested() } else { Files::default() };
     let loaded = match config.file() {
         Some(file) => load(name, &file.to_string_lossy(), &files, &options),
@@ -621,7 +631,9 @@ fn record(
     }
     let change = Arc::new(diff(&before, zone, key));
     let journal = journal.after(std::slice::from_ref(&change), zone.memory_len());
-    if let Err(error) = state::record(&server.state, name, &[change], &journal) {
+    if server.owns_state
+        && let Err(error) = state::record(&server.state, name, &[change], &journal)
+    {
         say!("zone {name}: {error}: after a restart others get the whole zone");
     }
     Arc::new(journal)

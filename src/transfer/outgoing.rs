@@ -129,8 +129,8 @@ pub fn current(message: Message<'_>, zone: &Zone) -> Vec<u8> {
     writer.set_flags(header::AA);
     let apex = zone.node(zone.apex_at());
     if let Some(soa) = apex.rrset(rtype::SOA) {
-        for record in expand(soa, zone.lower_apex()) {
-            let owner = zone.lower_apex().as_wire();
+        for record in expand(soa, &zone.lower_apex()) {
+            let owner = zone.apex_wire();
             writer.record(Section::Answer, owner, rtype::SOA, record.ttl, &record.rdata);
         }
     }
@@ -214,7 +214,8 @@ impl Outgoing {
             return Ok(false);
         }
         let zone = Arc::clone(&self.zone);
-        let mut packer = Packer::new(out, self.id, zone.lower_apex(), self.qtype, self.reserve);
+        let apex = zone.lower_apex();
+        let mut packer = Packer::new(out, self.id, &apex, self.qtype, self.reserve);
         let _full = self.fill(&zone, &mut packer);
         if packer.is_empty() {
             return Err(TooLarge);
@@ -228,7 +229,7 @@ impl Outgoing {
     }
 
     fn fill(&mut self, zone: &Zone, packer: &mut Packer<'_>) -> Result<(), Full> {
-        let apex = zone.lower_apex();
+        let apex = &zone.lower_apex();
         let soa = zone.node(zone.apex_at()).rrset(rtype::SOA);
         loop {
             while let Some((owner, rtype, record)) = self.pending.front() {

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::limits::MESSAGE_SIZE_MAX;
 use crate::wire::message::{CLASS_IN, Message, Section};
 use crate::wire::rcode::{
     FORMERR, NOTAUTH, NOTZONE, NXDOMAIN, NXRRSET, REFUSED, Rcode, YXDOMAIN, YXRRSET,
@@ -22,6 +23,8 @@ use crate::zone::{HashKey, Zone};
 /// Classes with a meaning of their own here (RFC 2136, 2.4 and 2.5).
 const CLASS_NONE: u16 = 254;
 const CLASS_ANY: u16 = 255;
+/// Octets of a record but for its RDATA: a pointer, type, class, TTL, length.
+const RECORD_LEN_MIN: usize = 12;
 
 //----------- Update ---------------------------------------------------------
 
@@ -176,7 +179,7 @@ impl Action {
             Action::Add(record) | Action::Remove(record) => allows(&record.owner, record.rtype),
             Action::RemoveSet(owner, rtype) => allows(owner, *rtype),
             Action::RemoveName(owner) => {
-                let is_apex = **owner == *draft.zone.lower_apex().as_wire();
+                let is_apex = **owner == *draft.zone.apex_wire();
                 let goes = |record: &&Record| !(is_apex && stays_at_apex(record.rtype));
                 draft.at(owner).iter().filter(goes).all(|record| allows(owner, record.rtype))
             }
@@ -185,7 +188,7 @@ impl Action {
 
     /// RFC 2136, 3.4.2.
     fn take(&self, draft: &mut Draft<'_>) {
-        let apex = draft.zone.lower_apex().as_wire();
+        let apex = draft.zone.apex_wire();
         match self {
             Action::Add(record) => add(draft.at(&record.owner), record, *record.owner == *apex),
             Action::Remove(record) => {
@@ -303,15 +306,19 @@ impl Draft<'_> {
             return Ok(None);
         }
         let from = self.zone.serial();
-        let apex: Box<[u8]> = self.zone.lower_apex().as_wire().into();
+        let apex: Box<[u8]> = self.zone.apex_wire().into();
         let soa = self.at(&apex).iter_mut().find(|record| record.rtype == rtype::SOA);
         let soa = soa.expect("a zone has a SOA");
         let mut to = soa_numbers(&soa.rdata).map_or(from, |numbers| numbers[0]);
-        if to == from {
+        // Two SOAs in one message could each seem newer, and lead back.
+        if (to.wrapping_sub(from) as i32) <= 0 {
             // 0 has a special meaning to some peers.
             to = from.wrapping_add(1).max(1);
             let at = soa.rdata.len() - 20;
             soa.rdata[at..at + 4].copy_from_slice(&to.to_be_bytes());
+        }
+        if self.names.values().any(|touched| is_too_large(&touched.after)) {
+            return Err(REFUSED);
         }
         let mut change = Change { from, to, ..Change::default() };
         for Touched { before, after } in self.names.into_values() {
@@ -320,6 +327,15 @@ impl Draft<'_> {
         change.soa_first();
         Ok(Some(change))
     }
+}
+
+/// Whether an RRset among these records fits no message: nobody could be answered with it.
+fn is_too_large(records: &[Record]) -> bool {
+    let mut octets: BTreeMap<u16, usize> = BTreeMap::new();
+    for record in records {
+        *octets.entry(record.rtype).or_default() += RECORD_LEN_MIN + record.rdata.len();
+    }
+    octets.into_values().any(|octets| octets > MESSAGE_SIZE_MAX)
 }
 
 //----------- Tests ----------------------------------------------------------
@@ -368,7 +384,7 @@ mod tests {
         let octets = message(lines);
         let message = Message::new(&octets).unwrap();
         let zone = zone();
-        read(message, zone.lower_apex())?.apply(&zone, key(), &|_, _| true)
+        read(message, &zone.lower_apex())?.apply(&zone, key(), &|_, _| true)
     }
 
     const A: [u8; 4] = [192, 0, 2, 7];
@@ -427,6 +443,20 @@ mod tests {
     }
 
     #[test]
+    fn two_soas_do_not_lead_back() {
+        use Section::Authority as U;
+        let soa = |serial: u32| {
+            let mut rdata = b"\x02ns\0\x01h\0".to_vec();
+            [serial, 2, 3, 4, 5].iter().for_each(|n| rdata.extend(n.to_be_bytes()));
+            rdata
+        };
+        let (near, far) = (soa(7 + 0x7FFF_FFFF), soa(5));
+        let line = |rdata| (U, "t.", rtype::SOA, CLASS_IN, 60, rdata);
+        let change = run(&[line(&near[..]), line(&far[..])]).unwrap().unwrap();
+        assert_eq!((change.from, change.to), (7, 8));
+    }
+
+    #[test]
     fn what_has_no_effect() {
         use Section::Authority as U;
         let old = b"\x02ns\0\x01h\0\0\0\0\x06\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05";
@@ -465,7 +495,7 @@ mod tests {
         }
         let octets = message(&[good, (U, "x.t.", rtype::ANY, CLASS_ANY, 0, b"")]);
         let zone = zone();
-        let update = read(Message::new(&octets).unwrap(), zone.lower_apex()).unwrap();
+        let update = read(Message::new(&octets).unwrap(), &zone.lower_apex()).unwrap();
         let only_addresses = |_: &[u8], rtype| rtype == rtype::A;
         assert_eq!(update.apply(&zone, key(), &only_addresses), Err(REFUSED));
     }

@@ -76,9 +76,9 @@ impl LowerName {
         Some(len)
     }
 
-    /// Becomes `relative`, whole labels in lower case, followed by `apex`. `None` as for
-    /// [`LowerName::read`].
-    pub fn join(&mut self, relative: &[u8], apex: &LowerName) -> Option<()> {
+    /// Becomes `relative`, whole labels in lower case, followed by `apex`, a whole name in lower
+    /// case. `None` as for [`LowerName::read`].
+    pub fn join(&mut self, relative: &[u8], apex: &[u8]) -> Option<()> {
         let len = relative.len() + apex.len();
         if len > NAME_LEN_MAX {
             return None;
@@ -92,14 +92,15 @@ impl LowerName {
         if at != relative.len() {
             return None;
         }
-        for &label_at in &apex.label_at[..=apex.depth()] {
-            self.label_at[labels] = label_at + at as u8;
+        self.octets[..at].copy_from_slice(relative);
+        self.octets[at..len].copy_from_slice(apex);
+        while at < len {
+            *self.label_at.get_mut(labels)? = at as u8;
             labels += 1;
+            at += 1 + self.octets[at] as usize;
         }
         self.labels = (labels - 1) as u8;
-        self.octets[..at].copy_from_slice(relative);
-        self.octets[at..len].copy_from_slice(apex.as_wire());
-        Some(())
+        (at == len).then_some(())
     }
 
     /// Reads a possibly compressed name at `at` of `message`. Pointers must point backwards.
@@ -216,7 +217,7 @@ mod tests {
             (LowerName::new(), LowerName::new(), LowerName::new());
         apex.read(b"\x07example\x03org\0").unwrap();
         for relative in [&b""[..], b"\x03www", b"\x01a\x01*\x02bc"] {
-            joined.join(relative, &apex).unwrap();
+            joined.join(relative, apex.as_wire()).unwrap();
             whole.read(&[relative, apex.as_wire()].concat()).unwrap();
             assert_eq!(joined.as_wire(), whole.as_wire());
             let suffixes = |name: &LowerName| {
@@ -224,9 +225,9 @@ mod tests {
             };
             assert_eq!(suffixes(&joined), suffixes(&whole));
         }
-        assert!(joined.join(b"\x03ab", &apex).is_none());
-        assert!(joined.join(&b"\x01a".repeat(122), &apex).is_none());
-        assert!(joined.join(&b"\x01a".repeat(121), &apex).is_some());
+        assert!(joined.join(b"\x03ab", apex.as_wire()).is_none());
+        assert!(joined.join(&b"\x01a".repeat(122), apex.as_wire()).is_none());
+        assert!(joined.join(&b"\x01a".repeat(121), apex.as_wire()).is_some());
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl<'z> Survey<'z> {
     /// The hash that the owner of an NSEC3 record would be of.
     fn hash_of(&self, name: &LowerName) -> Option<Hash> {
         let relative = self.relative(name);
-        let is_label = name.depth() == self.zone.lower_apex.depth() + 1;
+        let is_label = name.depth() == self.zone.apex_depth() + 1;
         if is_label { Hash::from_label(&relative[1..]) } else { None }
     }
 
@@ -216,9 +216,9 @@ impl<'z> Survey<'z> {
         for owner in owners {
             let mut name = LowerName::new();
             name.read(owner).ok_or(Misfit::Bad)?;
-            let depth = zone.lower_apex.depth();
+            let depth = zone.apex_depth();
             // Such records are left out, with a warning: that is for those who build.
-            if name.depth() < depth || name.suffix(depth) != zone.lower_apex.as_wire() {
+            if name.depth() < depth || name.suffix(depth) != zone.apex_wire() {
                 return Err(Unfit::Rebuild);
             }
             self.touch(&name)?.records.retain(|record| {
@@ -259,7 +259,7 @@ impl<'z> Survey<'z> {
         }
         let depth = |touched: &Touched| touched.name.depth();
         let deepest = self.touched.values().map(depth).max().unwrap_or(0);
-        for depth in (self.zone.lower_apex.depth() + 1..=deepest).rev() {
+        for depth in (self.zone.apex_depth() + 1..=deepest).rev() {
             let at_depth = self.touched.values().filter(|touched| touched.name.depth() == depth);
             let names: Vec<LowerName> = at_depth.map(|touched| touched.name.clone()).collect();
             for name in names {
@@ -280,7 +280,7 @@ impl<'z> Survey<'z> {
     /// Tells the names above `name`, which comes to exist.
     fn announce(&mut self, name: &LowerName) -> Result<(), Unfit> {
         let mut name = name.clone();
-        while name.depth() > self.zone.lower_apex.depth() {
+        while name.depth() > self.zone.apex_depth() {
             name = parent_of(&name);
             let parent = self.touch(&name)?;
             parent.born += 1;
@@ -296,9 +296,11 @@ impl<'z> Survey<'z> {
     fn check_hiding(&self, touched: &Touched) -> Result<(), Unfit> {
         let Some(node) = touched.old.map(|at| self.zone.node(at)) else { return Ok(()) };
         let is_apex = node.flags() & flag::APEX != 0;
-        let has = |kind| touched.records.iter().any(|record| record.rtype == kind);
-        let before = node.flags() & (flag::CUT | flag::DNAME) != 0;
-        let after = has(rtype::DNAME) || !is_apex && has(rtype::NS);
+        // As the node will have them: signatures alone count, too.
+        let has = |kind| touched.records.iter().any(|record| covered(record) == kind);
+        let before = node.flags() & (flag::CUT | flag::DNAME);
+        let after = if has(rtype::DNAME) { flag::DNAME } else { 0 }
+            | if !is_apex && has(rtype::NS) { flag::CUT } else { 0 };
         let stay = usize::from(node.children()).saturating_sub(touched.lost);
         if before != after && (is_apex || stay > 0) { Err(Unfit::Rebuild) } else { Ok(()) }
     }
@@ -308,7 +310,7 @@ impl<'z> Survey<'z> {
     fn build(mut self, source: &str, room: Room) -> Result<Loaded, Unfit> {
         let zone = self.zone;
         let is_hashed = zone.node(zone.apex_at).flags() & flag::HASHED != 0;
-        let mut stage = Stage::new(self.options.key, &zone.lower_apex);
+        let mut stage = Stage::new(self.options.key, &zone.lower_apex());
         let mut line = 0;
         for touched in self.touched.values() {
             for record in &touched.records {
@@ -331,7 +333,7 @@ impl<'z> Survey<'z> {
             return Err(Unfit::Rebuild);
         }
         stage.has_nsec3 = is_hashed;
-        let built = build(&[stage], &zone.lower_apex, 1);
+        let built = build(&[stage], &zone.lower_apex(), 1);
         let (pool, mut built) = built.map_err(|_| Unfit::Rebuild)?;
         let built = built.pop().expect("one thread builds one part");
         let mut diagnostics = Vec::new();
@@ -482,8 +484,8 @@ impl<'z> Survey<'z> {
         placed: &[(Box<[u8]>, usize)],
     ) -> Result<(), Unfit> {
         let zone = self.zone;
-        let apex_key = self.options.key.name(&zone.lower_apex);
-        let apex = next.find(&zone.lower_apex, zone.lower_apex.depth(), apex_key);
+        let apex_key = self.options.key.name(&zone.lower_apex());
+        let apex = next.find(&zone.lower_apex(), zone.apex_depth(), apex_key);
         let (before, after) = (zone.node(zone.apex_at), apex.map(|at| next.node(at)));
         let same = |kind| {
             let set = |node: Node<'_>| node.rrset(kind).map(|set| set.body.to_vec());
@@ -529,7 +531,7 @@ impl<'z> Survey<'z> {
                     overlay.put_block(hashed.hash, moved(hashed.position, offset));
                 }
                 // Without its own the chain would serve no more.
-                let hash = chain.params().hash(zone.lower_apex.as_wire());
+                let hash = chain.params().hash(zone.apex_wire());
                 if !next.nsec3_over(chain, hash).1 {
                     return Err(Unfit::Rebuild);
                 }

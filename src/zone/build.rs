@@ -213,7 +213,7 @@ impl<'a> Builder<'a> {
         let mut records = std::mem::take(&mut self.records);
         records.clear();
         records.extend(group.iter().filter(|(_, ancestor)| !ancestor).map(|(staged, _)| *staged));
-        self.owner.join(first.owner, self.apex).expect("a staged owner is a whole name");
+        self.owner.join(first.owner, self.apex.as_wire()).expect("a staged owner is a whole name");
         let is_apex = first.owner.is_empty();
         if records.len() > 1 {
             records.sort_by_key(|record| (record.covered(), record.rtype == rtype::RRSIG));
@@ -434,7 +434,7 @@ pub fn earlier(a: u32, b: u32) -> u32 {
 const PENDING: usize = 1 << 62;
 
 /// `relative` with the apex appended.
-pub fn full_name(relative: &[u8], apex: &LowerName) -> LowerName {
+pub fn full_name(relative: &[u8], apex: &[u8]) -> LowerName {
     let mut name = LowerName::new();
     name.join(relative, apex).expect("a staged owner is a whole name");
     name

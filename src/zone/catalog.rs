@@ -224,14 +224,14 @@ pub fn make<'m>(
     intake.record(apex.as_wire(), rtype::SOA, 0, &soa)?;
     intake.record(apex.as_wire(), rtype::NS, 0, INVALID)?;
     let mut owner = LowerName::new();
-    owner.join(VERSION_OWNER, &lower_apex).ok_or(BadRdata)?;
+    owner.join(VERSION_OWNER, lower_apex.as_wire()).ok_or(BadRdata)?;
     intake.record(owner.as_wire(), rtype::TXT, 0, &text(VERSION))?;
     for (name, group) in members {
         let node = [&[LABEL_LEN as u8], &label_of(name)[..], ZONES].concat();
-        owner.join(&node, &lower_apex).ok_or(BadRdata)?;
+        owner.join(&node, lower_apex.as_wire()).ok_or(BadRdata)?;
         intake.record(owner.as_wire(), rtype::PTR, 0, name.as_wire())?;
         if let Some(group) = group {
-            owner.join(&[GROUP, &node].concat(), &lower_apex).ok_or(BadRdata)?;
+            owner.join(&[GROUP, &node].concat(), lower_apex.as_wire()).ok_or(BadRdata)?;
             intake.record(owner.as_wire(), rtype::TXT, 0, &text(group.as_bytes()))?;
         }
     }

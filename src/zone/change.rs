@@ -95,6 +95,7 @@ impl Record {
     /// Whether it is the same record, whatever its TTL.
     pub fn is_same(&self, other: &Record) -> bool {
         (&self.owner, self.rtype) == (&other.owner, other.rtype)
+            && self.rdata.eq_ignore_ascii_case(&other.rdata)
             && (self.rdata == other.rdata || self.identity() == other.identity())
     }
 

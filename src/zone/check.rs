@@ -9,10 +9,12 @@
 //! | records outside the zone | warning, left out | Knot, BIND leave them out |
 //! | addresses for name servers below their own cut | warning | Knot warns |
 //! | nothing below a cut but addresses, nothing below a DNAME | warning | Knot, BIND warn |
+//! | at most 32,767 records in an RRset | error | BIND: 100 |
 //! | one TTL for an RRset | warning, the lowest serves | Knot, BIND warn |
 
 use std::collections::HashSet;
 
+use crate::limits::RRSET_RECORDS_MAX;
 use crate::wire::{LowerName, Name, rtype};
 
 use super::diagnostic::{Diagnostic, Severity};
@@ -70,11 +72,16 @@ pub fn check_name(
     if records.len() > 1 {
         remove_repeated(records);
     }
+    let mut is_long = false;
     let mut find = |severity, record: &Staged<'_>, expected| {
         findings.push(Finding::new(severity, record, owner, expected));
     };
     for set in records.chunk_by(|a, b| a.rtype == b.rtype && a.covered() == b.covered()) {
         let first = &set[0];
+        if set.len() > RRSET_RECORDS_MAX {
+            is_long = true;
+            find(Severity::Error, first, "at most 32767 records of a name and type");
+        }
         match first.rtype {
             rtype::SOA if !is_apex => {
                 find(Severity::Error, first, "a SOA only at the zone's own name");
@@ -109,6 +116,10 @@ pub fn check_name(
         if records.iter().any(|record| beside(record.rtype)) {
             find(Severity::Error, cname, "a CNAME alone at its name (RFC 1034, 3.6.2)");
         }
+    }
+    if is_long {
+        // Nothing comes of it; what goes on must not count past its numbers.
+        records.truncate(RRSET_RECORDS_MAX);
     }
 }
 

@@ -99,7 +99,7 @@ pub fn complete(zone: &mut Zone, built: &mut [Built], options: &LoadOptions) -> 
 /// The parameters of the chain that serves: named by an NSEC3PARAM without flags, and there.
 fn chosen(zone: &Zone, built: &[Built]) -> Option<Params> {
     let announced = zone.node(zone.apex_at).rrset(rtype::NSEC3PARAM)?;
-    let apex = zone.lower_apex.as_wire();
+    let apex = zone.apex_wire();
     let is_there = |params: &Params| {
         let hash = params.hash(apex);
         built.iter().any(|built| {
@@ -128,7 +128,7 @@ fn link(zone: &mut Zone, built: &[Built], chain: &Chain) {
             if node.flags() & flag::HASHED == 0 || node.flags() & flag::OCCLUDED != 0 {
                 continue;
             }
-            let name = full_name(node.owner(), &shared.lower_apex);
+            let name = full_name(node.owner(), shared.lower.as_wire());
             let hash = chain.params().hash(name.as_wire());
             let (block, matches) = chain.find(&shared.pool, hash);
             let own = if matches { unit(block) } else { 0 };

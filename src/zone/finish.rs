@@ -125,7 +125,8 @@ fn assemble(
     let sum = |what: fn(&Built) -> usize| built.iter().map(what).sum();
     let zone = Zone {
         apex: apex.clone(),
-        lower_apex: lower_apex.clone(),
+        lower: apex.to_lowercase(),
+        apex_labels: lower_apex.depth() as u8,
         apex_len: lower_apex.len(),
         index,
         pool_used: built.iter().map(|built| built.pool_used).sum(),
@@ -149,7 +150,7 @@ fn assemble(
 fn mark_wildcards(zone: &mut Zone, built: &[Built], key: HashKey) {
     let shared = &*zone;
     let above = |&position: &usize| {
-        let name = full_name(shared.node(position).owner(), &shared.lower_apex);
+        let name = full_name(shared.node(position).owner(), shared.lower.as_wire());
         let mut parent = LowerName::new();
         parent.read(name.suffix(name.depth() - 1))?;
         shared.find(&parent, parent.depth(), key.name(&parent))
@@ -174,7 +175,7 @@ fn relate(
     let shared = &*zone;
     let hides = built.iter().any(|built| built.hides);
     // Names directly below the apex are most of a large zone, and the apex never goes.
-    let deep = shared.lower_apex.depth() + 2;
+    let deep = shared.apex_depth() + 2;
     let found = in_parallel(built.len(), |i| {
         let mut hashes: Box<SuffixHashes> = Box::new([0; _]);
         let (mut hidden, mut parents) = (Vec::new(), Vec::new());
@@ -185,7 +186,7 @@ fn relate(
                 hidden.push((position, depth));
             }
             if depth >= deep {
-                let name = full_name(node.owner(), &shared.lower_apex);
+                let name = full_name(node.owner(), shared.lower.as_wire());
                 if !hides {
                     key.suffixes(&name, &mut hashes);
                 }
@@ -234,19 +235,15 @@ pub fn hidden_by(
     key: HashKey,
     hashes: &mut SuffixHashes,
 ) -> Option<usize> {
-    let apex_depth = zone.lower_apex.depth();
+    let apex_depth = zone.apex_depth();
     let hides = |node: Node<'_>, at_apex: bool| {
         node.flags() & if at_apex { flag::DNAME } else { flag::CUT | flag::DNAME } != 0
     };
     if node.depth() <= apex_depth {
         return None;
     }
-    let name = full_name(node.owner(), &zone.lower_apex);
-    if node.depth() > apex_depth + 1 {
-        key.suffixes(&name, hashes);
-    } else {
-        hashes[apex_depth] = key.name(&zone.lower_apex);
-    }
+    let name = full_name(node.owner(), zone.lower.as_wire());
+    key.suffixes(&name, hashes);
     (apex_depth..node.depth()).find(|&depth| {
         zone.find(&name, depth, hashes[depth])
             .is_some_and(|at| hides(zone.node(at), depth == apex_depth))
@@ -331,7 +328,7 @@ pub fn complete_apex(
     file: &str,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> bool {
-    let apex = zone.lower_apex.clone();
+    let apex = zone.lower_apex();
     let found = zone.find(&apex, apex.depth(), key.name(&apex));
     let soa = found.and_then(|at| zone.node(at).rrset(rtype::SOA).map(|soa| (at, soa)));
     let Some((at, soa)) = soa else {

@@ -73,7 +73,9 @@ pub struct Zone {
     /// A node of its own with the SOA as negative answers carry it.
     negative: Box<[u8]>,
     apex: Name,
-    lower_apex: LowerName,
+    /// The same in lower case; as a [`LowerName`] it would be most of a small zone.
+    lower: Name,
+    apex_labels: u8,
     pool_used: usize,
     serial: u32,
     record_count: usize,
@@ -90,10 +92,23 @@ impl Zone {
         &self.apex
     }
 
-    /// The zone's name, ready for comparing.
+    /// The zone's name, ready for comparing: made anew.
+    pub fn lower_apex(&self) -> LowerName {
+        let mut lower = LowerName::new();
+        lower.read(self.lower.as_wire()).expect("a name is a name");
+        lower
+    }
+
+    /// The zone's name in wire form and lower case.
     #[inline(always)]
-    pub fn lower_apex(&self) -> &LowerName {
-        &self.lower_apex
+    pub fn apex_wire(&self) -> &[u8] {
+        self.lower.as_wire()
+    }
+
+    /// Labels of the zone's name.
+    #[inline(always)]
+    pub fn apex_depth(&self) -> usize {
+        usize::from(self.apex_labels)
     }
 
     /// Octets of the zone's name in wire form.

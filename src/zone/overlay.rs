@@ -20,6 +20,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::limits::LABEL_LEN_MAX;
 use crate::wire::LowerName;
 
 use super::node::{Link, Node, flag};
@@ -474,7 +475,10 @@ impl Zone {
     pub fn nsec_before(&self, order: &Order, relative: &[u8]) -> usize {
         let key = Key::new(relative);
         // Nothing is between a key and the same without the octet that ends it.
-        let before = key.as_slice().split_last().map_or(&[u8::MAX; 2][..], |(_, before)| before);
+        let before = key
+            .as_slice()
+            .split_last()
+            .map_or(&[u8::MAX; 2 * LABEL_LEN_MAX][..], |(_, before)| before);
         self.nsec_over_key(order, before)
     }
 

@@ -157,7 +157,7 @@ pub struct Owned<'z> {
 impl Zone {
     /// The name of a node.
     pub fn name_of(&self, node: Node<'_>) -> LowerName {
-        super::build::full_name(node.owner(), &self.lower_apex)
+        super::build::full_name(node.owner(), self.lower.as_wire())
     }
 
     /// All nodes, in no order.
@@ -236,7 +236,7 @@ impl Zone {
             Place::Block(block) => {
                 let mut relative = vec![nsec3::LABEL_LEN as u8];
                 relative.extend_from_slice(block.label());
-                super::build::full_name(&relative, &self.lower_apex)
+                super::build::full_name(&relative, self.lower.as_wire())
             }
         }
     }

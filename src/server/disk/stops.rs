@@ -530,7 +530,7 @@ fn updates_never_begin_with_a_zone_from_before() {
     let mut count = 0;
     for disk in found.iter().flatten() {
         let place = Place { directory: Path::new(DIRECTORY), disk, journal_len_min: 0 };
-        if state::restore_source(place, &name()).is_some() {
+        if matches!(state::restore_source(place, &name()), Ok(Some(_))) {
             count += 1;
             let there = state::restore(place, &name(), &options(), false);
             let there = there.ok().flatten().map(|(zone, _)| records(&zone));

@@ -85,9 +85,10 @@ pub fn check_amended(
             }
             let of_block = |block: &usize| Hash::from_label(zone.block(*block).label());
             for hash in blocks.iter().filter_map(of_block) {
-                // Of a name that has not changed, the types are as they were.
-                let known = hashes.contains(&hash) || before.nsec3_over(old, hash).1;
-                if !known {
+                if !hashes.contains(&hash) && !says_the_same(zone, before, chain, old, hash) {
+                    return false;
+                }
+                if loses_opt_out(zone, before, chain, old, hash) {
                     return false;
                 }
                 hashes.push(hash);
@@ -102,6 +103,27 @@ pub fn check_amended(
         (Denial::Nsec3(_), _) => return false,
     }
     true
+}
+
+/// Whether the block of `hash` has the types it had before, for a name that has not changed.
+fn says_the_same(zone: &Zone, before: &Zone, chain: &Chain, old: &Chain, hash: Hash) -> bool {
+    let bitmap = |zone: &Zone, chain: &Chain| {
+        let (block, matches) = zone.nsec3_over(chain, hash);
+        let bitmap = fields(zone.block(block).rdata())?.1.to_vec();
+        matches.then_some(bitmap)
+    };
+    let is = bitmap(zone, chain);
+    is.is_some() && is == bitmap(before, old)
+}
+
+/// Whether what is at or over `hash` had an opt-out that it has no more: names without an NSEC3 may
+/// be below it.
+fn loses_opt_out(zone: &Zone, before: &Zone, chain: &Chain, old: &Chain, hash: Hash) -> bool {
+    let has = |zone: &Zone, chain: &Chain| {
+        let block = zone.block(zone.nsec3_over(chain, hash).0);
+        Params::read(block.rdata()).is_some_and(|(_, flags)| flags & OPT_OUT != 0)
+    };
+    has(before, old) && !has(zone, chain)
 }
 
 //----------- NSEC -----------------------------------------------------------
@@ -145,8 +167,8 @@ fn check_nsec(zone: &Zone, order: &Order, node: Node<'_>, findings: &mut Finding
 
 /// Whether `next` has an NSEC, and `node` the one before it.
 fn is_next(zone: &Zone, order: &Order, node: Node<'_>, next: &LowerName) -> bool {
-    let depth = zone.lower_apex().depth();
-    if next.depth() < depth || next.suffix(depth) != zone.lower_apex().as_wire() {
+    let depth = zone.apex_depth();
+    if next.depth() < depth || next.suffix(depth) != zone.apex_wire() {
         return false;
     }
     let relative = &next.as_wire()[..next.len() - zone.apex_len()];
@@ -184,7 +206,7 @@ fn check_nsec3(
     let Some(node) = node else {
         let label = String::from_utf8_lossy(block.label());
         let expected = format!("a name in the zone with the hash {label}: none has it");
-        findings.warning(zone.lower_apex(), rtype::NSEC3, expected);
+        findings.warning(&zone.lower_apex(), rtype::NSEC3, expected);
         return;
     };
     let Some((_, bitmap)) = fields(block.rdata()) else { return };
@@ -202,13 +224,13 @@ fn check_next(zone: &Zone, chain: &Chain, position: usize, findings: &mut Findin
     let label = String::from_utf8_lossy(block.label());
     let Some((next, _)) = fields(block.rdata()) else {
         let expected = format!("a whole NSEC3 record, {label}");
-        findings.error(zone.lower_apex(), rtype::NSEC3, expected);
+        findings.error(&zone.lower_apex(), rtype::NSEC3, expected);
         return;
     };
     let is_next = zone.nsec3_over(chain, next).1 && zone.nsec3_before(chain, next) == position;
     if !is_next {
         let expected = format!("the next hash of the zone (RFC 5155, 3.1.7), at {label}");
-        findings.error(zone.lower_apex(), rtype::NSEC3, expected);
+        findings.error(&zone.lower_apex(), rtype::NSEC3, expected);
     }
 }
 

@@ -14,7 +14,7 @@ const SIMPLE: u8 = 1;
 
 /// Checks the ZONEMD of `zone`, which may be `required`.
 pub fn check(zone: &Zone, required: bool, findings: &mut Findings<'_>) {
-    let apex = zone.lower_apex();
+    let apex = &zone.lower_apex();
     let Some(rrset) = zone.node(zone.apex_at()).rrset(rtype::ZONEMD) else {
         if required {
             findings.error(apex, rtype::ZONEMD, "a ZONEMD record: the configuration asks for one");
@@ -67,7 +67,7 @@ fn of_zone(zone: &Zone, algorithm: &'static Algorithm) -> Vec<u8> {
         let owner = &zone.owner_of(name[0].1);
         let mut records: Vec<(u16, Vec<u8>, u32)> = Vec::new();
         for set in name.iter().flat_map(|&(_, place)| zone.rrsets_of(place)) {
-            if set.rtype == rtype::ZONEMD && owner.as_wire() == zone.lower_apex().as_wire() {
+            if set.rtype == rtype::ZONEMD && owner.as_wire() == zone.apex_wire() {
                 continue;
             }
             let mut take = |kind, record: &super::Expanded| {

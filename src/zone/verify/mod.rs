@@ -93,7 +93,7 @@ pub fn verify(
     threads: usize,
     checks: Checks,
 ) -> Vec<Diagnostic> {
-    let apex = zone.lower_apex();
+    let apex = &zone.lower_apex();
     let apex_node = zone.node(zone.apex_at());
     let mut findings = Findings::new(file);
     let keys = keys(zone, apex_node);
@@ -155,13 +155,13 @@ pub fn verify_amended(
 fn check_denial(zone: &Zone, findings: &mut Findings<'_>) {
     if matches!(zone.denial(), Denial::Unsigned) {
         let expected = "NSEC or NSEC3 records: without, nothing can be denied";
-        findings.error(zone.lower_apex(), rtype::NSEC, expected);
+        findings.error(&zone.lower_apex(), rtype::NSEC, expected);
     }
 }
 
 fn keys(zone: &Zone, apex: Node<'_>) -> Vec<Key> {
     let Some(rrset) = apex.rrset(rtype::DNSKEY) else { return Vec::new() };
-    let records = super::records::expand(rrset, zone.lower_apex());
+    let records = super::records::expand(rrset, &zone.lower_apex());
     records.iter().filter_map(|record| Key::read(&record.rdata)).collect()
 }
 
@@ -172,7 +172,7 @@ fn child_keys(zone: &Zone, apex: Node<'_>, keys: &[Key], findings: &mut Findings
         (rtype::CDNSKEY, "a DNSKEY of this zone (RFC 7344, 4.1)"),
     ] {
         let Some(rrset) = apex.rrset(kind) else { continue };
-        for record in super::records::expand(rrset, zone.lower_apex()) {
+        for record in super::records::expand(rrset, &zone.lower_apex()) {
             let removal =
                 record.rdata.get(2..4) == Some(&[3, 0]) || record.rdata.get(2) == Some(&0);
             let known = keys.iter().any(|key| match kind {
@@ -182,7 +182,7 @@ fn child_keys(zone: &Zone, apex: Node<'_>, keys: &[Key], findings: &mut Findings
                 }
             });
             if !removal && !known {
-                findings.warning(zone.lower_apex(), kind, expected);
+                findings.warning(&zone.lower_apex(), kind, expected);
             }
         }
     }
@@ -280,7 +280,7 @@ fn check_signature(
 ) -> Option<u8> {
     let (owner, kind) = (&set.owner, set.rtype);
     let labels = owner.depth() - usize::from(owner.as_wire().starts_with(b"\x01*"));
-    if signature.signer.as_wire() != zone.lower_apex().as_wire() || signature.labels != labels {
+    if signature.signer.as_wire() != zone.apex_wire() || signature.labels != labels {
         findings.error(owner, kind, "a signature by this zone and for this name (RFC 4034, 3.1)");
         return None;
     }
