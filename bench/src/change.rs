@@ -204,9 +204,10 @@ fn transfers(mut stream: TcpStream, primary: &Primary) -> io::Result<()> {
             Some(Ok(Granted::Messages(mut outgoing))) => {
                 let mut message = Vec::new();
                 while outgoing.next(&mut message, 0).is_ok_and(|more| more) {
+                    // Before it is: who asked could answer before this thread goes on.
+                    primary.sent();
                     frame(&message)?;
                 }
-                primary.sent();
             }
             _ => frame(&answer(&snapshot, &mut core, &query, Transport::Stream { idle: 0 }))?,
         }
