@@ -19,9 +19,9 @@ use ring53::snapshot::{Identity, Snapshot, ZoneState, ZoneTable};
 use ring53::transfer::outgoing::{Granted, begin};
 use ring53::wire::message::{CLASS_IN, Message, Writer, header, opcode};
 use ring53::wire::{Name, rtype};
-use ring53::zone::change::{Change, Journal, Record, changed};
+use ring53::zone::change::{Change, Journal, Record};
 use ring53::zone::records::expand;
-use ring53::zone::{HashKey, LoadOptions, Source, SourceText, Text, Zone, load};
+use ring53::zone::{HashKey, LoadOptions, Source, SourceText, Text, Zone, changed, load};
 
 const APEX: &str = "example.";
 /// How long the secondary may take for a version.

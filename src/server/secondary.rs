@@ -25,10 +25,10 @@ use crate::transfer::incoming::{self, Brought, Fault, Incoming};
 use crate::tsig::{Key, Keys, Session};
 use crate::wire::message::{CLASS_IN, Message, RecordAt, Section, Writer, header, opcode};
 use crate::wire::{rcode, rtype};
-use crate::zone::change::{Change, changed, diff};
+use crate::zone::change::{Change, diff};
 use crate::zone::intake::{expanded, soa_numbers};
 use crate::zone::records::expand;
-use crate::zone::{HashKey, LoadOptions, Loaded, Zone};
+use crate::zone::{HashKey, LoadOptions, Loaded, Zone, changed};
 
 use super::config::ZoneConfig;
 use super::connections::{self, Connection, Connections};

@@ -19,8 +19,8 @@ use crate::transfer::update::{Update, read, zone_of};
 use crate::wire::message::Message;
 use crate::wire::rcode::{NOERROR, NOTAUTH, REFUSED, Rcode, SERVFAIL};
 use crate::wire::{Name, rtype};
-use crate::zone::change::{Change, Journal, changed};
-use crate::zone::{LoadOptions, Zone};
+use crate::zone::change::{Change, Journal};
+use crate::zone::{LoadOptions, Zone, changed};
 
 use super::files::Digest;
 use super::report::say;

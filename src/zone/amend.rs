@@ -106,6 +106,21 @@ pub fn amend(
     survey.build(source, room)
 }
 
+/// The version of `zone` after `changes`: amended if they are small, else built anew; `source` is
+/// what its diagnostics name.
+pub fn changed(
+    zone: &Zone,
+    changes: &[Change],
+    source: &str,
+    options: &LoadOptions,
+) -> Result<Loaded, Misfit> {
+    match amend(zone, changes, source, options, Room::of(zone)) {
+        Ok(loaded) => Ok(loaded),
+        Err(Unfit::Misfit(misfit)) => Err(misfit),
+        Err(Unfit::Rebuild) => Ok(apply(zone, changes, options)?.finish(source, options)),
+    }
+}
+
 //----------- Touched --------------------------------------------------------
 
 /// One name that the changes name, or that is above one.

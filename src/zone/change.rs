@@ -15,7 +15,7 @@ use crate::wire::{LowerName, rtype};
 use super::intake::{BadRdata, Intake};
 use super::node::{Node, Rrset};
 use super::records::{Expanded, expand, make_canonical, signatures};
-use super::{HashKey, LoadOptions, Loaded, Room, Unfit, Zone, amend};
+use super::{HashKey, LoadOptions, Zone};
 
 //----------- Change ---------------------------------------------------------
 
@@ -127,21 +127,6 @@ impl std::fmt::Display for Misfit {
 }
 
 impl std::error::Error for Misfit {}
-
-/// The version of `zone` after `changes`: amended if they are small, else built anew; `source` is
-/// what its diagnostics name.
-pub fn changed(
-    zone: &Zone,
-    changes: &[Change],
-    source: &str,
-    options: &LoadOptions,
-) -> Result<Loaded, Misfit> {
-    match amend(zone, changes, source, options, Room::of(zone)) {
-        Ok(loaded) => Ok(loaded),
-        Err(Unfit::Misfit(misfit)) => Err(misfit),
-        Err(Unfit::Rebuild) => Ok(apply(zone, changes, options)?.finish(source, options)),
-    }
-}
 
 /// The effect of several changes on each record they name.
 pub(super) struct Net {

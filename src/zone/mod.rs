@@ -33,7 +33,7 @@ mod stage;
 pub mod text;
 mod verify;
 
-pub use amend::{Room, Unfit, amend};
+pub use amend::{Room, Unfit, amend, changed};
 pub use denial::{Denial, wildcard_of};
 pub use diagnostic::{Diagnostic, Severity};
 pub use hash::{HashKey, SuffixHashes};
