@@ -280,16 +280,9 @@ impl Words {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
+    use crate::zone::{Given, HashKey, LoadOptions, load};
 
-    struct Given;
-
-    impl Source for Given {
-        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
-            let text = b"$TTL 0\n@ SOA a. b. 1 2 3 4 5\n@ NS a.\n";
-            Ok(SourceText { name: path.into(), text: Text::Static(text) })
-        }
-    }
+    const TEXT: &str = "$TTL 0\n@ SOA a. b. 1 2 3 4 5\n@ NS a.\n";
 
     #[test]
     fn a_name_is_never_an_option() {
@@ -297,7 +290,7 @@ mod tests {
         let options = LoadOptions::new(HashKey::new(*b"a secret of test"), 1);
         let ask = |argument: &str, name: &str| {
             let command = ["true", argument].map(String::from).into();
-            let zone = load(&name.parse().unwrap(), "text", &Given, &options).zone.unwrap();
+            let zone = load(&name.parse().unwrap(), "text", &Given(TEXT), &options).zone.unwrap();
             Check::new(command, TIMEOUT_DEFAULT).ask(directory.path(), &zone)
         };
         let refused = Err("true would take its name for an option: not run".to_string());

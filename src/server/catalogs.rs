@@ -390,15 +390,7 @@ impl Catalogs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
-
-    struct Given(String);
-
-    impl Source for Given {
-        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
-            Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone().into()) })
-        }
-    }
+    use crate::zone::{Given, HashKey, LoadOptions, load};
 
     struct Followers {
         catalogs: Catalogs,

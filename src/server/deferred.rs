@@ -255,17 +255,10 @@ mod tests {
     use crate::policy::{Access, AccessList, Rules};
     use crate::snapshot::{Identity, ZoneTable};
     use crate::wire::message::CLASS_IN;
-    use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
+    use crate::zone::{Given, HashKey, LoadOptions, load};
     use std::sync::Arc;
 
-    struct Given;
-
-    impl Source for Given {
-        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
-            let text = b"$TTL 0\n@ SOA a. b. 1 2 3 4 5\n@ NS a.\n";
-            Ok(SourceText { name: path.into(), text: Text::Static(text) })
-        }
-    }
+    const TEXT: &str = "$TTL 0\n@ SOA a. b. 1 2 3 4 5\n@ NS a.\n";
 
     /// `p.` and `c.p.` are private; each has a peer of its own.
     #[test]
@@ -275,7 +268,7 @@ mod tests {
         let peer = |last: u8| IpAddr::from([192, 0, 2, last]);
         for (apex, last) in [("p.", 1), ("c.p.", 2)] {
             let name: Name = apex.parse().unwrap();
-            let zone = load(&name, "text", &Given, &LoadOptions::new(key, 1)).zone.unwrap();
+            let zone = load(&name, "text", &Given(TEXT), &LoadOptions::new(key, 1)).zone.unwrap();
             let number = table.insert(&name);
             let entry = table.entry_mut(number);
             entry.state = ZoneState::Private(Arc::new(zone));

@@ -167,15 +167,7 @@ mod tests {
 
     use super::*;
     use crate::zone::change::Change;
-    use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
-
-    struct Given(String);
-
-    impl Source for Given {
-        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
-            Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone().into()) })
-        }
-    }
+    use crate::zone::{Given, HashKey, LoadOptions, load};
 
     const KEY: [u8; 16] = *b"a secret of test";
 

@@ -520,15 +520,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::zone::{HashKey, Source, SourceText, Text, load};
-
-    struct Given(&'static str);
-
-    impl Source for Given {
-        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
-            Ok(SourceText { name: path.into(), text: Text::Static(self.0.as_bytes()) })
-        }
-    }
+    use crate::zone::{Given, HashKey, load};
 
     const TEXT: &str = "$TTL 60\n@ SOA ns h 7 2 3 4 5\n@ NS ns\nns A 192.0.2.1\nx TXT \"a\" \"b\"\n\
                         *.y MX 1 ns\n";

@@ -345,15 +345,7 @@ mod tests {
     use super::*;
     use crate::wire::Name;
     use crate::wire::message::{Writer, opcode};
-    use crate::zone::{LoadOptions, Source, SourceText, Text, load};
-
-    struct Given(&'static str);
-
-    impl Source for Given {
-        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
-            Ok(SourceText { name: path.into(), text: Text::Static(self.0.as_bytes()) })
-        }
-    }
+    use crate::zone::{Given, LoadOptions, load};
 
     const TEXT: &str = "$TTL 60\n@ SOA ns h 7 2 3 4 5\n@ NS ns\nns A 192.0.2.1\nx TXT \"a\"\n\
                         x TXT \"b\"\nc CNAME x\ne.y A 192.0.2.9\n";

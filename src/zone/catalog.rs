@@ -248,15 +248,7 @@ fn text(octets: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zone::{HashKey, Source, SourceText, Text, load};
-
-    struct Given(String);
-
-    impl Source for Given {
-        fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
-            Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone().into()) })
-        }
-    }
+    use crate::zone::{Given, HashKey, load};
 
     fn options() -> LoadOptions {
         LoadOptions::new(HashKey::new(*b"a secret of test"), 1)

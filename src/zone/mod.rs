@@ -40,6 +40,8 @@ pub use hash::{HashKey, SuffixHashes};
 pub use index::{Index, Probe};
 pub use node::{Link, Node, Rrset, flag};
 pub use order::Order;
+#[cfg(test)]
+pub use source::Given;
 pub use source::{Source, SourceText, Text};
 pub use verify::{Checks, EXPIRES_SOON_SECONDS, verify, verify_amended};
 

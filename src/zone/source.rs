@@ -40,3 +40,16 @@ impl Deref for Text {
         }
     }
 }
+
+//----------- Given ----------------------------------------------------------
+
+/// Zone text that a test has at hand.
+#[cfg(test)]
+pub struct Given<T>(pub T);
+
+#[cfg(test)]
+impl<T: AsRef<[u8]> + Sync> Source for Given<T> {
+    fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
+        Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.as_ref().to_vec()) })
+    }
+}

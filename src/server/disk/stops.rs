@@ -16,7 +16,7 @@ use crate::server::deferred::wall_clock;
 use crate::server::{report, state};
 use crate::wire::Name;
 use crate::zone::change::{Change, Journal, diff};
-use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, Zone, load};
+use crate::zone::{Given, HashKey, LoadOptions, Zone, load};
 
 pub(super) const DIRECTORY: &str = "/var/state";
 /// A journal longer than its zone and this is written anew.
@@ -124,14 +124,6 @@ fn disks(moment: &Moment<Promise>, random: &mut Random, drawn: usize) -> Vec<Sim
 }
 
 //----------- Versions -------------------------------------------------------
-
-struct Given(String);
-
-impl Source for Given {
-    fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {
-        Ok(SourceText { name: path.into(), text: Text::Bytes(self.0.clone().into_bytes()) })
-    }
-}
 
 pub(super) fn options() -> LoadOptions {
     LoadOptions::new(HashKey::new(*b"a secret of test"), 1)
