@@ -28,8 +28,8 @@ const UNSAFE: &[&str] = &[
     "src/net/sim.rs",
     "src/net/sys.rs",
     "src/net/uring.rs",
-    "bench/src/answer.rs",
-    "bench/src/reflect.rs",
+    "bench/src/inside/answer.rs",
+    "bench/src/bed/reflect.rs",
     "tests/malformed.rs",
 ];
 
