@@ -240,9 +240,23 @@ impl Bed {
     /// Whether the server's end polls in a thread with GRO, as a reflector in the driver needs it.
     pub fn poll_server(&self, on: bool) -> io::Result<()> {
         let (namespace, interface) = (self.server_namespace(), self.server_interface());
-        let (word, digit) = if on { ("on", "1") } else { ("off", "0") };
-        call("ip", ["netns", "exec", &namespace, "ethtool", "-K", &interface, "gro", word])?;
-        sysfs(&namespace, &interface, "threaded", digit)
+        let gro = |word| {
+            call("ip", ["netns", "exec", &namespace, "ethtool", "-K", &interface, "gro", word])
+        };
+        if on {
+            gro("on")?;
+            return sysfs(&namespace, &interface, "threaded", "1");
+        }
+        // The kernel refuses this if nothing polls the interface any more: without GRO nothing does.
+        let _ = sysfs(&namespace, &interface, "threaded", "0");
+        gro("off")?;
+        for _ in 0..50 {
+            if polling(&interface)?.is_empty() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Err(io::Error::other(format!("{interface} is still polled by a thread")))
     }
 }
 

@@ -90,7 +90,7 @@ pub fn run(options: &Options) -> io::Result<()> {
         arguments: settings.arguments.clone(),
         began,
         seconds: begun.elapsed().as_secs_f64(),
-        machine: crate::report::model::Machine::default(),
+        machine: crate::load::kernel::machine(),
         generator: Generator {
             version: env!("CARGO_PKG_VERSION").into(),
             path: "kxdpgun (AF_XDP) for load, this program for latency and TCP".into(),

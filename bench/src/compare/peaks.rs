@@ -9,7 +9,7 @@ const LOSS_MAX: f64 = 0.01;
 /// it answers everything, ...
 const LOW: f64 = 0.6;
 /// ... and when this multiple of it is offered, no more.
-const HIGH: f64 = 1.7;
+const HIGH: f64 = 2.0;
 
 /// The measurements of one shape and mix.
 #[derive(Clone, Copy)]
@@ -170,7 +170,7 @@ mod tests {
         let of = of(&lines);
         assert!(of.is_worth("nsd", 150_000, 1) && of.is_worth("nsd", 80_000, 1));
         assert!(!of.is_worth("nsd", 40_000, 1), "it answers that");
-        assert!(!of.is_worth("nsd", 200_000, 1), "first less");
+        assert!(!of.is_worth("nsd", 250_000, 1), "first less");
         assert!(of.is_worth("nsd", 20_000, 0) && of.is_worth("bind", 1, 1), "nothing is known");
     }
 }

@@ -15,6 +15,7 @@ use super::shapes::{Shape, Zones};
 use super::table::{FACTORS, thousands};
 use crate::bed::Bed;
 use crate::bed::counters::memory_available_mib;
+use crate::bed::namespaces::interrupted;
 use crate::zones::queries;
 
 /// Measures what `raw` does not have yet.
@@ -97,7 +98,7 @@ impl Run<'_> {
                         self.raw.keep(Line { values, ..key })?;
                     }
                     Err(error) => {
-                        self.note(&key, &error.to_string())?;
+                        self.failed(&key, &error.to_string())?;
                         out.push(contender.name);
                     }
                 }
@@ -133,7 +134,7 @@ impl Run<'_> {
             match Server::start(self.bed, contender, zones, self.work, &last) {
                 Ok(server) => servers.push(Some(server)),
                 Err(error) => {
-                    self.note(&key, &error.to_string())?;
+                    self.failed(&key, &error.to_string())?;
                     servers.push(None);
                 }
             }
@@ -150,7 +151,7 @@ impl Run<'_> {
         let plain = if mix.overloads() { mix } else { Mix::of(mix.base) }.to_string();
         let agreed = self.settings.rate;
         let common = self.common_rate(zones, &plain).filter(|&rate| rate < agreed);
-        for round in 0..self.settings.rounds * 2 {
+        for round in 0..self.settings.rounds {
             for index in of_round(servers.len(), round) {
                 let Some(server) = &servers[index] else { continue };
                 let name = server.contender.name;
@@ -231,7 +232,7 @@ impl Run<'_> {
             }
             Err(error) => {
                 *slot = None;
-                self.note(&key, &format!("{}: {error}; out from here on", key.step))
+                self.failed(&key, &format!("{}: {error}; out from here on", key.step))
             }
         }
     }
@@ -245,6 +246,14 @@ impl Run<'_> {
     fn common_rate(&self, zones: &Zones, mix: &str) -> Option<u64> {
         let all = self.contenders.iter().filter(|contender| contender.role != Role::Echo);
         self.of(zones, mix).common_rate(all.map(|contender| contender.name))
+    }
+
+    /// A server has failed, unless all are being stopped.
+    fn failed(&mut self, key: &Line, reason: &str) -> io::Result<()> {
+        if interrupted() {
+            return Err(io::Error::other("interrupted: --resume goes on"));
+        }
+        self.note(key, reason)
     }
 
     fn note(&mut self, key: &Line, reason: &str) -> io::Result<()> {
