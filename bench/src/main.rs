@@ -89,6 +89,9 @@ enum Command {
         /// The interface queries arrive on.
         #[arg(long)]
         interface: String,
+        /// Let everything pass instead: what the other end of a veth needs.
+        #[arg(long)]
+        pass: bool,
         /// Seconds to run.
         #[arg(long, default_value_t = 10)]
         seconds: u64,
@@ -239,8 +242,9 @@ fn main() -> ExitCode {
         Command::Echo { listen, core, seconds } => {
             echo::run(listen, core, Duration::from_secs(seconds))
         }
-        Command::Reflect { interface, seconds } => {
-            reflect::run(&interface, Duration::from_secs(seconds))
+        Command::Reflect { interface, pass, seconds } => {
+            let program = if pass { reflect::Program::Pass } else { reflect::Program::Reflect };
+            reflect::run(&interface, program, Duration::from_secs(seconds))
         }
         Command::Malformed { server, count, rate, seed } => {
             malformed::run(server, count, rate, seed)

@@ -27,6 +27,9 @@ pub struct TargetOptions {
     /// Source ports of each thread.
     #[arg(long, default_value_t = 64)]
     pub ports: usize,
+    /// Queries in a row from one port: those of one length leave as one (UDP_SEGMENT).
+    #[arg(long, default_value_t = 1)]
+    pub run: usize,
     /// TCP connections of each thread.
     #[arg(long, default_value_t = 16)]
     pub connections: usize,
@@ -55,6 +58,7 @@ impl TargetOptions {
             sources: self.sources.clone(),
             cores: self.cores.clone(),
             ports: self.ports,
+            run: self.run,
             connections: self.connections,
             queries_per_connection: self.queries_per_connection,
             timeout: Duration::from_secs_f64(self.timeout.clamp(0.001, 600.0)),
