@@ -9,6 +9,7 @@
 
 mod batch;
 mod counters;
+mod ethtool;
 mod mmsg;
 mod peer;
 mod sched;
@@ -19,6 +20,7 @@ mod uring;
 
 pub use batch::{Batch, Datagram};
 pub use counters::PathCounters;
+pub use ethtool::{ETHTOOL_WORDS, ethtool};
 pub use mmsg::MmsgPath;
 pub use peer::{Origin, Replier};
 pub use sched::give_way;
