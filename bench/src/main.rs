@@ -1,17 +1,5 @@
 //! Zones, queries and measurements for ring53: see `bench/README.md`.
 
-mod answer;
-mod change;
-mod echo;
-mod fleet;
-mod malformed;
-mod queries;
-mod reflect;
-mod spin;
-mod transfer;
-mod verify;
-mod zones;
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +7,11 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use zones::Shape;
+use ring53_bench::bed::{echo, reflect, spin};
+use ring53_bench::inside::answer;
+use ring53_bench::probe::{change, malformed, transfer, verify};
+use ring53_bench::zones::{self, Shape, fleet, queries};
+use ring53_bench::{compare, find, load, mix, plan, report, truth};
 
 #[global_allocator]
 static ALLOCATOR: answer::Counting = answer::Counting;
@@ -34,6 +26,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Send an open-loop load and report what became of it.
+    Load(load::cli::Options),
+    /// Find the rates that a server sustains.
+    Find(find::Options),
+    /// Predict what a machine carries, and check the prediction.
+    Plan(plan::Options),
+    /// Learn a profile from a capture: no name and no address is kept.
+    Profile(mix::profile::Options),
+    /// Compare servers on this machine.
+    Compare(compare::Options),
+    /// Say what changed between two results, beyond noise.
+    Diff(report::diff::Options),
+    /// Make a page of a result.
+    Page(report::page::Options),
+    /// Answer late, or not at all, as a script says, and log what was done.
+    Truth(truth::Options),
     /// Write a zone (or, for hosting, a directory of zones).
     Zone {
         /// The shape.
@@ -216,6 +224,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Load(options) => load::cli::run(&options),
+        Command::Find(options) => find::run(&options),
+        Command::Plan(options) => plan::run(&options),
+        Command::Profile(options) => mix::profile::run(&options),
+        Command::Compare(options) => compare::run(&options),
+        Command::Diff(options) => report::diff::run(&options),
+        Command::Page(options) => report::page::run(&options),
+        Command::Truth(options) => truth::run(&options),
         Command::Zone { shape, names, out } => zones::write(shape, names, &out),
         Command::Queries { shape, names, count, seed, out } => {
             queries::write(shape, names, count, seed, &out)

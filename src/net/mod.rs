@@ -8,10 +8,12 @@
 //! forbid io_uring and for measuring the one against the other; [`SimPath`] is for tests.
 
 mod batch;
+pub mod client;
 mod counters;
 mod ethtool;
 mod mmsg;
 mod peer;
+mod ring_buffers;
 mod sched;
 mod sim;
 pub mod socket;

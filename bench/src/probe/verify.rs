@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 
 use ring53::wire::Name;
 
-use crate::queries::Random;
+use crate::zones::queries::Random;
 
 /// How long an answer may take before it counts as lost.
 const LATE: Duration = Duration::from_millis(200);

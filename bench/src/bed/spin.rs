@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ring53::net::give_way;
 
-use crate::echo::pin;
+use crate::bed::echo::pin;
 
 /// A gap longer than this between two readings of the clock was somebody else's.
 const GAP: Duration = Duration::from_nanos(300);

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::queries::Random;
+use crate::zones::queries::Random;
 
 /// Datagrams between two looks at the clock.
 const STEP: u64 = 64;

@@ -14,7 +14,7 @@ use ring53::snapshot::{Identity, Snapshot, ZoneState};
 use ring53::wire::Name;
 use ring53::zone::{HashKey, LoadOptions, Loaded, Source, SourceText, Text, Zone, load};
 
-use crate::queries::{Random, query};
+use crate::zones::queries::{Random, query};
 use crate::zones::{HOSTING_ZONES, Shape, apex, write_hosting, write_one};
 
 /// Counts allocations.

@@ -1,5 +1,8 @@
 //! The zones that are measured.
 
+pub mod fleet;
+pub mod queries;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;

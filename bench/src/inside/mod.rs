@@ -1,0 +1,3 @@
+//! Measurements in process, without a network.
+
+pub mod answer;
