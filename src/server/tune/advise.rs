@@ -50,8 +50,8 @@ pub fn advise(facts: &Facts, role: &Role) -> Vec<Knob> {
         knobs.push(knob.absent("the server listens on loopback only"));
         return knobs;
     }
-    if let Some(reason) = &facts.no_interface {
-        let knob = Knob::new("interfaces", "what queries arrive on", "ip link");
+    for (name, reason) in &facts.missing {
+        let knob = Knob::new(name, "what queries arrive on", "ip link");
         knobs.push(knob.unread(reason, "one that is up"));
     }
     for interface in &facts.interfaces {

@@ -36,8 +36,8 @@ pub struct Facts {
     pub files_max: Read<Option<u64>>,
     /// The interfaces of the role.
     pub interfaces: Vec<Interface>,
-    /// Why there are none.
-    pub no_interface: Option<String>,
+    /// Those that are not there, and why nothing is known of them.
+    pub missing: Vec<(String, String)>,
 }
 
 /// A node of memory.
@@ -80,11 +80,7 @@ pub struct Conntrack {
 
 /// Reads everything that [`super::advise::advise`] looks at.
 pub fn read(tree: &Tree, ethtool: &dyn Ethtool, role: &Role) -> Facts {
-    let (names, no_interface) = match interface::names(tree, &role.interfaces) {
-        Ok(names) if names.is_empty() => (names, Some("none is up but lo".to_string())),
-        Ok(names) => (names, None),
-        Err(reason) => (Vec::new(), Some(reason)),
-    };
+    let (names, missing) = interface::names(tree, &role.interfaces);
     let interrupts = tree.read("/proc/interrupts");
     Facts {
         kernel: kernel(tree),
@@ -104,7 +100,7 @@ pub fn read(tree: &Tree, ethtool: &dyn Ethtool, role: &Role) -> Facts {
             .iter()
             .map(|name| interface::read(tree, ethtool, name, &interrupts))
             .collect(),
-        no_interface,
+        missing,
     }
 }
 

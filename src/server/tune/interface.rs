@@ -58,19 +58,31 @@ impl Interface {
     }
 }
 
-/// The interfaces that are up, or those of `wanted`.
-pub fn names(tree: &Tree, wanted: &[String]) -> Read<Vec<String>> {
+/// The interfaces that are up, or those of `wanted`; and those that are not there, with the reason.
+pub fn names(tree: &Tree, wanted: &[String]) -> (Vec<String>, Vec<(String, String)>) {
     const UP: u64 = 1;
+    let directory = "/sys/class/net";
+    let nothing = |reason: String| (Vec::new(), vec![("interfaces".to_string(), reason)]);
+    let all = match tree.list(directory) {
+        Ok(all) => all,
+        Err(reason) => return nothing(reason),
+    };
     if !wanted.is_empty() {
-        return Ok(wanted.to_vec());
+        let (there, missing): (Vec<_>, Vec<_>) =
+            wanted.iter().cloned().partition(|name| all.contains(name));
+        let reason = |name| (name, format!("no such interface; there are {}", all.join(", ")));
+        return (there, missing.into_iter().map(reason).collect());
     }
-    let all = tree.list("/sys/class/net")?;
     let is_up = |name: &String| {
-        let flags = tree.read(&format!("/sys/class/net/{name}/flags")).unwrap_or_default();
+        let flags = tree.read(&format!("{directory}/{name}/flags")).unwrap_or_default();
         let flags = u64::from_str_radix(flags.trim_start_matches("0x"), 16).unwrap_or(0);
         flags & UP != 0
     };
-    Ok(all.into_iter().filter(|name| name != "lo" && is_up(name)).collect())
+    let up: Vec<String> = all.into_iter().filter(|name| name != "lo" && is_up(name)).collect();
+    if up.is_empty() {
+        return nothing("none is up but lo".into());
+    }
+    (up, Vec::new())
 }
 
 /// Reads one.

@@ -208,7 +208,8 @@ impl Nic<'_> {
         let knob = self.knob("rps_cpus", why, verify);
         let mut queues = self.interface.rps.clone();
         // Those that come with the advice start with nothing set.
-        for index in queues.len()..self.queues_wanted() {
+        let coming = if self.queues_stay() { 0 } else { self.queues_wanted() };
+        for index in queues.len()..coming {
             let name = &self.interface.name;
             let path = format!("/sys/class/net/{name}/queues/rx-{index}/rps_cpus");
             queues.push((path, Ok(Vec::new())));
