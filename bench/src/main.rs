@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use ring53_bench::bed::{echo, reflect, spin};
-use ring53_bench::inside::answer;
+use ring53_bench::inside::{answer, counts};
 use ring53_bench::probe::{change, malformed, transfer, verify};
 use ring53_bench::zones::{self, Shape, fleet, queries};
 use ring53_bench::{compare, find, load, mix, plan, report, truth};
@@ -187,6 +187,9 @@ enum Command {
         #[arg(long, default_value_t = 4_000_000)]
         count: u64,
     },
+    /// Count the instructions of each piece of an answer, under callgrind.
+    #[command(subcommand)]
+    Counts(counts::Counts),
     /// Print the last name of a zone, with a type it has.
     Last {
         /// The shape.
@@ -259,6 +262,7 @@ fn main() -> ExitCode {
         }
         Command::Spin { core, seconds } => spin::run(core, Duration::from_secs_f64(seconds)),
         Command::Answer { shape, names, count } => answer::run(shape, names, count),
+        Command::Counts(counts) => counts::run(counts),
         Command::Last { shape, names } => {
             println!("{}", queries::last(shape, names));
             Ok(())
