@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use ring53::zone::Zone;
 use super::draw::{Popularity, Share, Shares};
 use super::expect::Answers;
 use super::profile::{Profile, replay};
-use super::{Questions, generate, zone};
+use super::{Questions, file, generate, zone};
 use crate::load::Schedule;
 use crate::zones::Shape;
 
@@ -157,6 +157,14 @@ impl MixOptions {
             });
         }
         Ok(questions)
+    }
+
+    /// Writes the queries to a file, and says what they are.
+    pub fn write(&self, out: &Path) -> io::Result<()> {
+        let questions = self.questions()?;
+        file::write(&questions, self.seed, out)?;
+        println!("{}", questions.text());
+        Ok(())
     }
 
     /// The times of sending that the profile asks for, if there is a profile.

@@ -11,13 +11,17 @@
 //! absolute with or without a dot at their end.
 
 use std::collections::HashMap;
-use std::fmt::Write;
-use std::io;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use ring53::limits::HEADER_LEN;
 use ring53::wire::{Name, NameError, rtype};
 
+use super::Questions;
 use super::query::{EDNS_SIZE, Variant};
+use crate::zones::queries::Random;
 
 /// One line.
 #[derive(Clone, Debug)]
@@ -115,6 +119,31 @@ fn no_type(name: &[u8], kind: Option<&[u8]>) -> String {
              dnsperf -u: those are not sent)"
         ),
     }
+}
+
+/// Writes queries in the order they are asked, for other generators. Of what they have besides
+/// their question only EDNS and DO can be said in such a file.
+pub fn write(questions: &Questions, seed: u64, path: &Path) -> io::Result<()> {
+    let failed =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
+    let mut random = Random::new(seed);
+    let mut octets = [0; 1024];
+    for position in 0..questions.order_len() as u64 {
+        let entry = questions.entry(questions.index_at(position));
+        let len = questions.write(entry, &mut random, &mut octets);
+        let end = HEADER_LEN + usize::from(entry.question_len);
+        let name = Name::from_wire(&octets[HEADER_LEN..end - 4]).map_err(io::Error::other)?;
+        let qtype = u16::from_be_bytes([octets[end - 4], octets[end - 3]]);
+        // Behind the question comes OPT: root, type, size, rcode, version, DO.
+        let flags = match octets[end..len].get(7) {
+            Some(flags) if flags & 0x80 != 0 => " D",
+            Some(_) => " E",
+            None => "",
+        };
+        writeln!(out, "{name} {}{flags}", rtype::name(qtype)).map_err(failed)?;
+    }
+    out.flush().map_err(failed)
 }
 
 //----------- Tests ----------------------------------------------------------

@@ -1,6 +1,7 @@
 //! Mixes made of what zones have.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::Arc;
 
@@ -125,11 +126,12 @@ pub fn from_zones(zones: &[Arc<Zone>], options: &MixOptions) -> io::Result<Quest
         }
         if nxdomain.draw(&mut random) {
             let qtype = given.unwrap_or(rtype::A);
-            if !missed.contains_key(&rank) {
-                missed.insert(rank, missing.next_name()?);
-            }
+            let name = match missed.entry(rank) {
+                Entry::Occupied(found) => found.into_mut(),
+                Entry::Vacant(vacant) => vacant.insert(missing.next_name()?),
+            };
             let question = MISSING | (rank as u64) << 16 | u64::from(qtype);
-            composer.ask(question, &missed[&rank], qtype, 0, variant);
+            composer.ask(question, name, qtype, 0, variant);
             continue;
         }
         let qtype = given.unwrap_or_else(|| own[random.below(own.len() as u64) as usize]);

@@ -63,12 +63,11 @@ impl Names {
     /// and empty non-terminals are not asked for.
     pub fn of(zones: &[Arc<Zone>], seed: u64) -> Names {
         let mut names = Names::default();
-        let mut random = Random::new(seed);
         let mut types = Vec::new();
         for zone in zones {
             for node in zone.nodes() {
                 types.clear();
-                if let Some(name) = asked_for(zone, node, &mut types, &mut random) {
+                if let Some(name) = asked_for(zone, node, &mut types, seed) {
                     names.push(&name, &types);
                 }
             }
@@ -111,12 +110,7 @@ impl Names {
 }
 
 /// The name that a node is asked by, with its types; `None`: it is not asked for.
-fn asked_for(
-    zone: &Zone,
-    node: Node<'_>,
-    types: &mut Vec<u16>,
-    random: &mut Random,
-) -> Option<Vec<u8>> {
+fn asked_for(zone: &Zone, node: Node<'_>, types: &mut Vec<u16>, seed: u64) -> Option<Vec<u8>> {
     if node.flags() & flag::OCCLUDED != 0 {
         return None;
     }
@@ -132,8 +126,10 @@ fn asked_for(
         return None;
     }
     if name.starts_with(b"\x01*") {
+        // By the name alone: nodes come in no order.
+        let own = name.iter().fold(seed, |sum, octet| sum.rotate_left(5) ^ u64::from(*octet));
         let mut label = *b"w.......";
-        draw_label(&mut label[1..], random);
+        draw_label(&mut label[1..], &mut Random::new(own));
         return below(&label, &name[2..]);
     }
     Some(name.to_vec())

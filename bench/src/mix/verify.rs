@@ -3,8 +3,9 @@
 //! ```text
 //!   digest   sum over the records of the answer section, or over the NS records of a referral
 //!   record   | owner | type | class |     | RDATA: its names as names, the rest as octets |
-//!   name     label by label, in lower case, pointers followed; a first label that is the question's
-//!            own is only said to be that: what was expected holds for any label that is drawn
+//!   name     label by label, in lower case, pointers followed; the question's name, and a first
+//!            label that is its own, are only said to be that: what was expected holds for any label
+//!            that is drawn
 //! ```
 //!
 //! So it is independent of the order of records, of compression, of TTLs and of letter case. It is
@@ -12,6 +13,7 @@
 //! its octets are. Digests tell mistakes apart, not forgeries.
 
 use ring53::limits::{HEADER_LEN, NAME_LABELS_MAX};
+use ring53::wire::query::skip_name;
 use ring53::wire::rtype;
 
 use super::Expected;
@@ -19,6 +21,8 @@ use super::Expected;
 const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
 /// In place of a label that is the first of the question's.
 const OWN: u64 = 0xD6E8_FEB8_6659_FD93;
+/// In place of the question's name.
+const OWN_NAME: u64 = 0x1B03_7387_12FA_C96D;
 const REFERRAL: u64 = 0xA076_1D64_78BD_642F;
 
 /// What a reply is.
@@ -62,7 +66,7 @@ pub fn digest(message: &[u8]) -> Option<u64> {
     let reader = Reader::new(message);
     let mut at = HEADER_LEN;
     for _ in 0..count(4) {
-        at = reader.name(at)?.1 + 4;
+        at = skip_name(message, at)? + 4;
     }
     let mut sum = 0u64;
     for _ in 0..count(6) {
@@ -86,6 +90,13 @@ pub fn digest(message: &[u8]) -> Option<u64> {
     Some(sum)
 }
 
+struct Walked {
+    digest: u64,
+    /// Its first label is that of the question's name.
+    begins_as_own: bool,
+    end: usize,
+}
+
 struct Record {
     digest: u64,
     rtype: u16,
@@ -95,36 +106,53 @@ struct Record {
 /// A message, and of its question what names in it are compared with.
 struct Reader<'a> {
     message: &'a [u8],
-    /// The first label; empty for none.
-    label: &'a [u8],
-    /// The digest of the name.
-    name: Option<u64>,
+    /// The first label of the question's name, empty for the root; `None`: there is no question.
+    own: Option<&'a [u8]>,
 }
 
 impl<'a> Reader<'a> {
     #[inline]
     fn new(message: &'a [u8]) -> Reader<'a> {
-        let mut reader = Reader { message, label: &[], name: None };
-        let len = message.get(HEADER_LEN).copied().unwrap_or(0) as usize;
-        if message[4..6] != [0, 0] && len < 64 {
-            reader.label = message.get(HEADER_LEN + 1..HEADER_LEN + 1 + len).unwrap_or(&[]);
-            reader.name = reader.name(HEADER_LEN).map(|(digest, _)| digest);
-        }
-        reader
+        let len = usize::from(*message.get(HEADER_LEN).unwrap_or(&0xFF));
+        let own = message.get(HEADER_LEN + 1..HEADER_LEN + 1 + len);
+        Reader { message, own: own.filter(|_| message[4..6] != [0, 0]) }
     }
 
-    /// The digest of the name at `at`, and where it ends there.
+    /// The digest of the name at `at`, and where it ends there. Nearly all owners are a pointer to
+    /// the question's name: that one is not even looked at.
     #[inline]
-    fn name(&self, mut at: usize) -> Option<(u64, usize)> {
+    fn name(&self, at: usize) -> Option<(u64, usize)> {
+        let pointer = [0xC0, HEADER_LEN as u8];
+        if self.own.is_some() && self.message.get(at..at + 2) == Some(&pointer) {
+            return Some((OWN_NAME, at + 2));
+        }
+        let name = self.walk(at)?;
+        let is_own = name.begins_as_own
+            && name.digest != OWN_NAME
+            && self.walk(HEADER_LEN).is_some_and(|own| own.digest == name.digest);
+        Some((if is_own { OWN_NAME } else { name.digest }, name.end))
+    }
+
+    #[inline]
+    fn walk(&self, mut at: usize) -> Option<Walked> {
         let (mut digest, mut end, mut floor, mut labels) = (FACTOR, None, at, 0);
+        let mut begins_as_own = self.own == Some(&[]);
         loop {
             let len = usize::from(*self.message.get(at)?);
             match len {
-                0 => return Some((digest, end.unwrap_or(at + 1))),
+                0 => {
+                    let end = end.unwrap_or(at + 1);
+                    return Some(Walked { digest, begins_as_own, end });
+                }
                 1..64 => {
                     let label = self.message.get(at + 1..at + 1 + len)?;
-                    let own = labels == 0 && label.eq_ignore_ascii_case(self.label);
-                    digest = if own { mix(digest, OWN) } else { self.label(digest, at + 1, len) };
+                    if labels == 0 {
+                        begins_as_own = self.own.is_some_and(|own| own.eq_ignore_ascii_case(label));
+                    }
+                    digest = match labels == 0 && begins_as_own {
+                        true => mix(digest, OWN),
+                        false => self.label(digest, at + 1, len),
+                    };
                     at += 1 + len;
                     labels += 1;
                     if labels > NAME_LABELS_MAX {
@@ -138,8 +166,8 @@ impl<'a> Reader<'a> {
                         return None;
                     }
                     let end = *end.get_or_insert(at + 2);
-                    if let (HEADER_LEN, 0, Some(name)) = (target, labels, self.name) {
-                        return Some((name, end));
+                    if target == HEADER_LEN && labels == 0 && self.own.is_some() {
+                        return Some(Walked { digest: OWN_NAME, begins_as_own: true, end });
                     }
                     (floor, at) = (target, target);
                 }

@@ -224,10 +224,23 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Writes it.
+    /// Writes it, a field a line and a class a line.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(self)?;
-        text.push(b'\n');
+        let fields = match serde_json::to_value(self)? {
+            serde_json::Value::Object(fields) => fields,
+            _ => unreachable!("a struct is an object"),
+        };
+        let lines = fields.iter().map(|(key, value)| {
+            let text = match value.as_array() {
+                Some(items) if items.iter().all(serde_json::Value::is_object) => {
+                    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+                    format!("[\n  {}\n]", items.join(",\n  "))
+                }
+                _ => value.to_string(),
+            };
+            format!("\"{key}\": {text}")
+        });
+        let text = format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n"));
         std::fs::write(path, text)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     }

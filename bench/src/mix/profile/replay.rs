@@ -47,10 +47,10 @@ pub struct Asked {
 }
 
 /// The questions that a profile stands for, and the order of their numbers: `positions` of them, or
-/// as many as the original had.
+/// about as many as the original had.
 pub fn order(profile: &Profile, positions: u64, random: &mut Random) -> (Vec<Asked>, Vec<u32>) {
-    // Of a shorter replay each question has the times that fall into its part.
-    let part = (positions as f64 / profile.queries as f64).min(1.0);
+    // Of a shorter replay only the times that may fall into its part, and some to spare.
+    let part = (1.5 * positions as f64 / profile.queries as f64).min(1.0);
     let end = (part * u32::MAX as f64) as u64;
     let mut asked = Vec::new();
     let mut times: Vec<u64> = Vec::new();
@@ -90,6 +90,7 @@ pub fn order(profile: &Profile, positions: u64, random: &mut Random) -> (Vec<Ask
         }
     }
     times.sort_unstable();
+    times.truncate(usize::try_from(positions).unwrap_or(usize::MAX));
     (asked, times.into_iter().map(|time| time as u32).collect())
 }
 
@@ -217,8 +218,8 @@ fn made_up(
     apex: &Name,
     random: &mut Random,
 ) -> io::Result<Given> {
-    let counts = Alias::new(weights(&profile.labels.counts));
-    let lengths = Alias::new(weights(&profile.labels.lengths));
+    let counts = alias(&profile.labels.counts);
+    let lengths = alias(&profile.labels.lengths);
     let mut names = Names::default();
     let mut pairs = Pairs::new(profile);
     let mut commonest: Vec<usize> = Vec::new();
@@ -262,11 +263,10 @@ fn made_up(
     Ok(Given { names, text: format!("names below {apex}"), shared: 0 })
 }
 
-/// Weights that are not all zero.
-fn weights(shares: &[f64]) -> impl Iterator<Item = f64> {
+/// A sampler of shares; without any, of the first.
+fn alias(shares: &[f64]) -> Alias {
     let none = shares.iter().sum::<f64>() <= 0.0;
-    let shares = if none { &[1.0] } else { shares };
-    shares.iter().copied().collect::<Vec<_>>().into_iter()
+    Alias::new(if none { &[1.0] } else { shares }.iter().copied())
 }
 
 /// Names of zones in a seeded order, each for a question whose type it has, or has not.
