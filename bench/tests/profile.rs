@@ -291,6 +291,30 @@ fn a_profile_depends_on_no_name_and_no_address() {
     assert!(std::fs::read(path).unwrap() != written[0]);
 }
 
+#[test]
+fn what_is_no_profile_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("profile.json");
+    let profile = learned_directly(&traffic(SMALL, 1), &Identities::new(1));
+    profile.write(&path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    for (from, to, part) in [
+        ("\"version\": 1", "\"version\": 2", "expected \"ring53-profile\", version 1"),
+        ("\"queries\": 6000", "\"queries\": 6000, \"names_of\": 1", "unknown field"),
+        ("\"queries\": 6000", "\"queries\": 60", "do not fit"),
+        ("\"questions\":1,", "\"questions\":9,", "other questions than it says"),
+        ("\"lives\":[", "\"lives\":[7,", "a class is not whole"),
+        ("\"share\":1.0,", "\"share\":-1.0,", "a class is not whole"),
+        ("{", "", "no profile"),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from}");
+        std::fs::write(&path, changed).unwrap();
+        let error = Profile::read(&path).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains("profile.json"), "{from}: {error}");
+    }
+}
+
 //----------- Caches ---------------------------------------------------------
 
 /// The share of queries that a cache of `size` questions has, which forgets each `ttl` after it was
