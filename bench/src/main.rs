@@ -34,6 +34,14 @@ enum Command {
     Plan(plan::Options),
     /// Learn a profile from a capture: no name and no address is kept.
     Profile(mix::profile::Options),
+    /// Write the queries of a mix as dnsperf and kxdpgun read them.
+    Mix {
+        #[command(flatten)]
+        mix: Box<mix::cli::MixOptions>,
+        /// File.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Compare servers on this machine.
     Compare(compare::Options),
     /// Say what changed between two results, beyond noise.
@@ -234,6 +242,7 @@ fn main() -> ExitCode {
         Command::Find(options) => find::run(&options),
         Command::Plan(options) => plan::run(&options),
         Command::Profile(options) => mix::profile::run(&options),
+        Command::Mix { mix, out } => mix.write(&out),
         Command::Compare(options) => compare::run(&options),
         Command::Diff(options) => report::diff::run(&options),
         Command::Page(options) => report::page::run(&options),
