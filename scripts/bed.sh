@@ -1,11 +1,10 @@
-# The bed of the measurements, for scripts that source this: two network namespaces, a veth between
-# them, the server on one core and the generator on the next. Needs root. Ends with the script.
+# The bed of the measurements (bench/src/bed/namespaces.rs), for scripts that source this: two network
+# namespaces, a veth between them, the server on one core and the generator on the next. Needs root.
+# Ends with the script.
 NAMES=${NAMES:-1000000}
 SERVER_CORE=${SERVER_CORE:-0}
 CLIENT_CORE=${CLIENT_CORE:-1}
 WORK=$(mktemp -d)
-SERVER_NS=ring53-s$$
-CLIENT_NS=ring53-c$$
 SERVER_PID=
 # The server's address; a script that compares several gives each its own.
 ADDRESS=10.53.0.1
@@ -21,8 +20,7 @@ stop() {
 }
 clean() {
     stop
-    ip netns del "$SERVER_NS" 2>/dev/null || true
-    ip netns del "$CLIENT_NS" 2>/dev/null || true
+    "$BENCH" bed down --owner $$ || true
     rm -rf "$WORK"
 }
 trap clean EXIT
@@ -30,48 +28,16 @@ trap clean EXIT
 in_server() { ip netns exec "$SERVER_NS" "$@"; }
 in_client() { ip netns exec "$CLIENT_NS" "$@"; }
 
-# bed [ADDRESS...]: the server has these addresses beside 10.53.0.1.
+# bed [ADDRESS...]: the server has these addresses beside 10.53.0.1. Sets SERVER_NS and CLIENT_NS.
 bed() {
-    ip netns add "$SERVER_NS"
-    ip netns add "$CLIENT_NS"
-    ip link add r53s netns "$SERVER_NS" address 02:53:00:00:00:01 type veth \
-        peer name r53c netns "$CLIENT_NS" address 02:53:00:00:00:02
-    ip -n "$SERVER_NS" addr add 10.53.0.1/24 dev r53s
-    ip -n "$CLIENT_NS" addr add 10.53.0.2/24 dev r53c
-    for ns in "$SERVER_NS" "$CLIENT_NS"; do ip -n "$ns" link set lo up; done
-    ip -n "$SERVER_NS" link set r53s up
-    ip -n "$CLIENT_NS" link set r53c up
-    ip -n "$SERVER_NS" neigh add 10.53.0.2 lladdr 02:53:00:00:00:02 dev r53s nud permanent
-    ip -n "$CLIENT_NS" neigh add 10.53.0.1 lladdr 02:53:00:00:00:01 dev r53c nud permanent
-    local address
-    for address in "$@"; do
-        ip -n "$SERVER_NS" addr add "$address/24" dev r53s
-        ip -n "$CLIENT_NS" neigh add "$address" lladdr 02:53:00:00:00:01 dev r53c nud permanent
-    done
-    # Receive work belongs on the receiver's core: a veth would do it on the sender's.
-    printf '%x' $((1 << SERVER_CORE)) \
-        | in_server tee /sys/class/net/r53s/queues/rx-0/rps_cpus >/dev/null
-    printf '%x' $((1 << CLIENT_CORE)) \
-        | in_client tee /sys/class/net/r53c/queues/rx-0/rps_cpus >/dev/null
-    # The generator's AF_XDP socket takes frames before RPS: its polling gets a thread of its own.
-    # With a queue the veth holds back what its ring of 256 has no room for; without, it drops it.
-    tc -n "$SERVER_NS" qdisc add dev r53s root pfifo limit 10000
-    in_client ethtool -K r53c gro on
-    in_client sh -c 'echo 1 >/sys/class/net/r53c/threaded'
-    # As a real NIC would: it is polled every 50 us, so that no reply costs the server's core an
-    # interrupt of the generator's.
-    in_client sh -c 'echo 100 >/sys/class/net/r53c/napi_defer_hard_irqs'
-    in_client sh -c 'echo 50000 >/sys/class/net/r53c/gro_flush_timeout'
-    pin_polling
+    local names
+    names=$("$BENCH" bed up --owner $$ --server-core "$SERVER_CORE" --client-core "$CLIENT_CORE" "$@")
+    eval "$names"
 }
 
 # The kernel makes the polling thread anew whenever a generator attaches.
 pin_polling() {
-    local thread
-    for thread in $(pgrep '^napi/r53c'); do taskset -pc "$CLIENT_CORE" "$thread" >/dev/null; done
-    for thread in $(pgrep '^napi/r53s'); do taskset -pc "$SERVER_CORE" "$thread" >/dev/null; done
-    # Before the generator on the same core: else its veth's ring of 256 overflows while it waits.
-    for thread in $(pgrep '^napi/r53'); do chrt -f -p 50 "$thread" 2>/dev/null || true; done
+    "$BENCH" bed pin --owner $$ --server-core "$SERVER_CORE" --client-core "$CLIENT_CORE"
 }
 
 # generate RATE SECONDS: what kxdpgun says of an open-loop load.

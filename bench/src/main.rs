@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use ring53_bench::bed::{echo, reflect, spin};
+use ring53_bench::bed::{self, echo, reflect, spin};
 use ring53_bench::inside::{answer, counts};
 use ring53_bench::probe::{change, malformed, transfer, verify};
 use ring53_bench::zones::{self, Shape, fleet, queries};
@@ -44,6 +44,8 @@ enum Command {
     },
     /// Compare servers on this machine.
     Compare(compare::Options),
+    /// Make and take down two namespaces with a veth between them, for scripts. Needs root.
+    Bed(bed::cli::Options),
     /// Say what changed between two results, beyond noise.
     Diff(report::diff::Options),
     /// Make a page of a result.
@@ -244,6 +246,7 @@ fn main() -> ExitCode {
         Command::Profile(options) => mix::profile::run(&options),
         Command::Mix { mix, out } => mix.write(&out),
         Command::Compare(options) => compare::run(&options),
+        Command::Bed(options) => bed::cli::run(&options),
         Command::Diff(options) => report::diff::run(&options),
         Command::Page(options) => report::page::run(&options),
         Command::Truth(options) => truth::run(&options),

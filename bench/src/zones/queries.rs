@@ -41,6 +41,17 @@ pub fn write(shape: Shape, names: u64, count: u64, seed: u64, out: &Path) -> io:
 pub fn query(shape: Shape, names: u64, random: &mut Random) -> (String, &'static str) {
     let kind = random.below(100);
     let i = random.below(names);
+    about(shape, names, kind, i, random)
+}
+
+/// One query about the `i`th of the names; `kind`, below 100, says what of it.
+pub fn about(
+    shape: Shape,
+    names: u64,
+    kind: u64,
+    i: u64,
+    random: &mut Random,
+) -> (String, &'static str) {
     let miss = (70 + 20..70 + 20 + 9).contains(&kind);
     let rtype = match kind {
         0..70 | 90..99 => "A",

@@ -1,0 +1,367 @@
+//! Which queries are sent in a comparison.
+//!
+//! ```text
+//!   base       hot | zipf | uniform | random      over the names of a shape; DO if it is signed
+//!   + tcp      one of a hundred over TCP
+//!   + replaced the zone is replaced every second meanwhile
+//!   + spoofed  from addresses that nobody has, beside a little honest traffic
+//! ```
+//!
+//! Uniform questions over delegations are a TLD's referrals; random ones over the signed zone are
+//! what its denial costs.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::str::FromStr;
+
+use ring53::limits::HEADER_LEN;
+use ring53::wire::message::{CLASS_IN, Writer};
+use ring53::wire::{Name, rtype};
+
+use super::shapes::Shape;
+use crate::mix::{Expected, Questions, QuestionsBuilder, Traits};
+use crate::zones::queries::{Random, about};
+use crate::zones::{HOSTING_ZONES, apex};
+
+/// Names that Zipf's law is drawn over.
+const ZIPF_NAMES: u64 = 100_000;
+const NXDOMAIN: u8 = 3;
+
+//----------- Mix ------------------------------------------------------------
+
+/// Which names are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// One name, always.
+    Hot,
+    /// The `n`th of 100,000 names `n` times less often than the first.
+    Zipf,
+    /// All names of the zone alike, 9 % of the questions for others (signed: none).
+    Uniform,
+    /// Random names that do not exist.
+    Random,
+}
+
+/// A base and what happens beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mix {
+    /// The names.
+    pub base: Base,
+    /// One query of a hundred over TCP.
+    pub tcp: bool,
+    /// The zone is replaced every second.
+    pub replaced: bool,
+    /// Sources that nobody has.
+    pub spoofed: bool,
+}
+
+const BASES: [(Base, &str); 4] = [
+    (Base::Hot, "hot"),
+    (Base::Zipf, "zipf"),
+    (Base::Uniform, "uniform"),
+    (Base::Random, "random"),
+];
+
+impl Mix {
+    /// The base alone.
+    pub const fn of(base: Base) -> Mix {
+        Mix { base, tcp: false, replaced: false, spoofed: false }
+    }
+
+    /// What is measured of a shape unless something else is asked for.
+    pub fn usual(shape: Shape) -> Vec<Mix> {
+        let [hot, zipf, uniform, random] =
+            [Base::Hot, Base::Zipf, Base::Uniform, Base::Random].map(Mix::of);
+        let replaced = Mix { replaced: true, ..uniform };
+        match shape {
+            Shape::Hosts => {
+                let tcp = Mix { tcp: true, ..uniform };
+                let spoofed = Mix { spoofed: true, ..uniform };
+                vec![hot, zipf, uniform, random, tcp, replaced, spoofed]
+            }
+            Shape::Delegations => vec![zipf, uniform, random],
+            Shape::Hosting => vec![zipf, uniform, random],
+            Shape::Ip6arpa => vec![uniform, random],
+            Shape::Signed => vec![zipf, uniform, random, replaced],
+        }
+    }
+
+    /// Why it cannot be measured with `shape`.
+    pub fn refusal(self, shape: Shape) -> Option<&'static str> {
+        if self.replaced && shape == Shape::Hosting {
+            return Some("writing 10,000 files a second takes what the generator needs");
+        }
+        (self.spoofed && (self.tcp || self.replaced))
+            .then_some("spoofed sources are measured by themselves")
+    }
+
+    /// Whether answers come over kxdpgun, which can offer more than a core answers.
+    pub fn overloads(self) -> bool {
+        !self.tcp && !self.spoofed
+    }
+
+    /// Whether each load asks for names that no other has asked for.
+    pub fn is_fresh(self) -> bool {
+        self.base == Base::Random
+    }
+
+    /// What of the names: a hundred kinds, as `zones::queries` has them.
+    fn draw(self, shape: Shape, names: u64, zipf: &Zipf, random: &mut Random) -> Asked {
+        let (kind, index) = match self.base {
+            Base::Random => {
+                let rtype = if shape == Shape::Ip6arpa { "PTR" } else { "A" };
+                return Asked { name: absent(shape, names, random), rtype, exists: false };
+            }
+            Base::Hot => (0, names / 2),
+            Base::Zipf => (random.below(100), zipf.draw(random)),
+            Base::Uniform => (random.below(100), random.below(names)),
+        };
+        // The kinds from 90 to 98 are for names that do not exist, but for the signed shape.
+        let exists = shape == Shape::Signed || !(90..99).contains(&kind);
+        let (name, rtype) = about(shape.of_zones(), names, kind, index, random);
+        Asked { name, rtype, exists }
+    }
+
+    /// Writes `count` queries as kxdpgun reads them.
+    pub fn write(
+        self,
+        shape: Shape,
+        names: u64,
+        count: u64,
+        seed: u64,
+        path: &Path,
+    ) -> io::Result<()> {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        let (zipf, mut random) = (Zipf::new(names), Random::new(seed));
+        let flags = if shape == Shape::Signed { " D" } else { "" };
+        for _ in 0..count {
+            let asked = self.draw(shape, names, &zipf, &mut random);
+            writeln!(file, "{} {}{flags}", asked.name, asked.rtype)?;
+        }
+        file.flush()
+    }
+
+    /// `count` queries for the generator of this program. `verified`: each says which rcode its
+    /// answer has to have.
+    pub fn questions(
+        self,
+        shape: Shape,
+        names: u64,
+        count: u64,
+        seed: u64,
+        verified: bool,
+    ) -> io::Result<Questions> {
+        let mut builder = QuestionsBuilder::default();
+        let (zipf, mut random) = (Zipf::new(names), Random::new(seed));
+        let mut rcodes = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let asked = self.draw(shape, names, &zipf, &mut random);
+            let (message, question_len) = asked.message(shape == Shape::Signed)?;
+            let stream = self.tcp && random.below(100) == 0;
+            let traits = Traits { fresh: 0, mixed_case: false, stream };
+            builder.add(&message, question_len, traits);
+            rcodes.push(if asked.exists { 0 } else { NXDOMAIN });
+        }
+        let mut questions = builder.build(format!("{self} over {}", shape.name()));
+        if verified {
+            let mut rcodes = rcodes.into_iter();
+            questions.expect(|_, _| Some(Expected { rcode: rcodes.next()?, digest: None }));
+        }
+        Ok(questions)
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = BASES.iter().find(|(base, _)| *base == self.base).map_or("", |(_, name)| name);
+        f.write_str(base)?;
+        for (on, word) in
+            [(self.tcp, "+tcp"), (self.replaced, "+replaced"), (self.spoofed, "+spoofed")]
+        {
+            if on {
+                f.write_str(word)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Mix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mix, String> {
+        let unknown = || {
+            format!(
+                "{text:?} is no mix: hot, zipf, uniform or random, then +tcp, +replaced or \
+                 +spoofed, for example uniform+replaced"
+            )
+        };
+        let mut words = text.split('+');
+        let first = words.next().unwrap_or("");
+        let base = BASES.iter().find(|(_, name)| *name == first).ok_or_else(unknown)?.0;
+        let mut mix = Mix::of(base);
+        for word in words {
+            match word {
+                "tcp" => mix.tcp = true,
+                "replaced" => mix.replaced = true,
+                "spoofed" => mix.spoofed = true,
+                _ => return Err(unknown()),
+            }
+        }
+        Ok(mix)
+    }
+}
+
+//----------- Asked ----------------------------------------------------------
+
+struct Asked {
+    name: String,
+    rtype: &'static str,
+    exists: bool,
+}
+
+impl Asked {
+    /// The message and the octets of its question.
+    fn message(&self, dnssec: bool) -> io::Result<(Vec<u8>, usize)> {
+        let name: Name = self.name.parse().map_err(io::Error::other)?;
+        let qtype = rtype::parse(self.rtype.as_bytes()).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut query = Writer::new(0, 0);
+        query.question(name.as_wire(), qtype, CLASS_IN);
+        let mut message = query.into_octets();
+        let question_len = message.len() - HEADER_LEN;
+        if dnssec {
+            // OPT: root, type 41, 1232 octets, DO.
+            message.extend([0, 0, 41, 0x04, 0xD0, 0, 0, 0x80, 0, 0, 0]);
+            message[11] = 1;
+        }
+        Ok((message, question_len))
+    }
+}
+
+/// A random name that does not exist, as deep as those of the zone that do.
+fn absent(shape: Shape, names: u64, random: &mut Random) -> String {
+    let word = random.below(1 << 48);
+    match shape {
+        Shape::Hosting => format!("x{word:x}.z{}.test.", random.below(HOSTING_ZONES)),
+        Shape::Ip6arpa => {
+            let network = random.below(names) / 256;
+            let digits = format!("{network:08x}{:016x}", random.below(u64::MAX));
+            let labels: Vec<String> = digits.chars().rev().map(String::from).collect();
+            format!("{}.{}", labels.join("."), apex(shape.of_zones()))
+        }
+        _ => format!("x{word:x}.{}", apex(shape.of_zones())),
+    }
+}
+
+//----------- Zipf -----------------------------------------------------------
+
+/// Ranks by Zipf's law with the exponent 1, scattered over the names.
+struct Zipf {
+    sums: Vec<f64>,
+    stride: u64,
+}
+
+impl Zipf {
+    fn new(names: u64) -> Zipf {
+        let population = names.clamp(1, ZIPF_NAMES);
+        let mut sum = 0.0;
+        let sums = (1..=population)
+            .map(|rank| {
+                sum += 1.0 / rank as f64;
+                sum
+            })
+            .collect();
+        Zipf { sums, stride: names / population }
+    }
+
+    fn draw(&self, random: &mut Random) -> u64 {
+        // More than there are names, and prime: neighbours in rank are none in the zone.
+        const SCATTER: u64 = 1_000_003;
+        let population = self.sums.len();
+        let total = self.sums[population - 1];
+        let at = total * random.below(1 << 53) as f64 / (1u64 << 53) as f64;
+        let rank = self.sums.partition_point(|&sum| sum <= at).min(population - 1);
+        rank as u64 * SCATTER % population as u64 * self.stride
+    }
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    const SHAPES: [Shape; 5] =
+        [Shape::Hosts, Shape::Delegations, Shape::Hosting, Shape::Ip6arpa, Shape::Signed];
+
+    #[test]
+    fn mixes_are_read_as_they_are_written() {
+        for text in ["hot", "zipf", "uniform+tcp", "random+replaced", "uniform+tcp+replaced"] {
+            assert_eq!(text.parse::<Mix>().unwrap().to_string(), text);
+        }
+        for text in ["", "warm", "hot+", "hot+cold", "+tcp"] {
+            assert!(text.parse::<Mix>().unwrap_err().contains("uniform+replaced"), "{text}");
+        }
+        for shape in SHAPES {
+            assert!(Mix::usual(shape).into_iter().all(|mix| mix.refusal(shape).is_none()));
+        }
+    }
+
+    fn drawn(mix: &str, shape: Shape, count: usize) -> Vec<Asked> {
+        let mix: Mix = mix.parse().unwrap();
+        let (zipf, mut random) = (Zipf::new(200_000), Random::new(5));
+        (0..count).map(|_| mix.draw(shape, 200_000, &zipf, &mut random)).collect()
+    }
+
+    #[test]
+    fn a_mix_asks_for_as_many_names_as_it_says() {
+        let distinct = |mix: &str| {
+            let mut counts: HashMap<String, usize> = HashMap::new();
+            for asked in drawn(mix, Shape::Hosts, 20_000) {
+                *counts.entry(asked.name).or_default() += 1;
+            }
+            (counts.len(), counts.into_values().max().unwrap())
+        };
+        assert_eq!(distinct("hot"), (1, 20_000));
+        // The first of 100,000 names has 1 / 12.1 of the questions, 9 % of them for another name.
+        let (names, most) = distinct("zipf");
+        assert!(names < 12_000 && (1300..1700).contains(&most), "{names} {most}");
+        assert!(distinct("uniform").0 > 18_000);
+        assert_eq!(distinct("random").0, 20_000);
+    }
+
+    #[test]
+    fn random_names_are_below_the_zone_and_as_deep() {
+        let depth = |asked: &Asked| asked.name.matches('.').count();
+        for shape in SHAPES {
+            let there = drawn("hot", shape, 1);
+            let absent = drawn("random", shape, 100);
+            assert!(absent.iter().all(|asked| !asked.exists));
+            let less = usize::from(shape == Shape::Delegations);
+            assert!(absent.iter().all(|asked| depth(asked) == depth(&there[0]) - less));
+        }
+    }
+
+    #[test]
+    fn messages_are_queries_that_say_what_they_expect() {
+        let mix: Mix = "uniform+tcp".parse().unwrap();
+        let questions = mix.questions(Shape::Hosts, 1000, 5000, 3, true).unwrap();
+        assert_eq!(questions.len(), 5000);
+        let share = |of: &dyn Fn(&crate::mix::Entry) -> bool| {
+            questions.entries().iter().filter(|entry| of(entry)).count() as f64 / 5000.0
+        };
+        assert!((share(&|entry| entry.stream) - 0.01).abs() < 0.006);
+        let misses = share(&|entry| entry.expected.is_some_and(|expected| expected.rcode == 3));
+        assert!((misses - 0.09).abs() < 0.02, "{misses}");
+        let signed = Mix::of(Base::Hot).questions(Shape::Signed, 100, 1, 3, false).unwrap();
+        let message = signed.message(&signed.entries()[0]);
+        let parsed = ring53::wire::message::Message::new(message).unwrap();
+        assert_eq!((parsed.count(0), parsed.count(3)), (1, 1));
+        assert_eq!(message[message.len() - 4], 0x80);
+        assert_eq!(signed.entries()[0].expected, None);
+    }
+}
