@@ -1,4 +1,11 @@
-//! PLACEHOLDER
+//! What a buyer needs.
+
+pub mod campaign;
+pub mod draw;
+pub mod fit;
+pub mod lab;
+pub mod limits;
+pub mod predict;
 
 use std::io;
 
