@@ -8,9 +8,11 @@
 //! forbid io_uring and for measuring the one against the other; [`SimPath`] is for tests.
 
 mod batch;
+pub mod client;
 mod counters;
 mod mmsg;
 mod peer;
+mod ring_buffers;
 mod sched;
 mod sim;
 pub mod socket;

@@ -19,19 +19,19 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use io_uring::types::{BufRingEntry, CancelBuilder, Fixed, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fixed, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::limits::{BATCH_COUNT_MAX, DATAGRAM_BUFFER_LEN};
-use crate::memory::{HUGE_PAGE_LEN, Region};
+use crate::memory::HUGE_PAGE_LEN;
 
 use super::batch::{Batch, Slot, Slots};
 use super::counters::PathCounters;
 use super::peer::{CONTROL_LEN, Control, NAME_LEN, Origin, PeerName, reply_control};
+use super::ring_buffers::RingBuffers;
 use super::{PacketPath, sys};
 
 /// Buffers the kernel may fill: a burst of four batches. It goes round all of them, whatever the
@@ -44,12 +44,7 @@ const OUT_LEN: usize = 16;
 const BUFFER_LEN: usize =
     (OUT_LEN + NAME_LEN + CONTROL_LEN + DATAGRAM_BUFFER_LEN).next_multiple_of(64);
 const BUFFER_GROUP: u16 = 0;
-/// The mapping starts with the buffer ring itself, which must be page aligned.
-const BUFFERS_AT: usize = (BUFFERS as usize * size_of::<BufRingEntry>()).next_multiple_of(4096);
-/// The ring and the buffers. Kernels align mappings for huge pages only if their length is a
-/// multiple of one.
-const MEMORY_LEN: usize = HUGE_PAGE_LEN;
-const _: () = assert!(BUFFERS_AT + BUFFERS as usize * BUFFER_LEN <= MEMORY_LEN);
+const _: () = assert!(BUFFERS as usize * (BUFFER_LEN + 16) <= HUGE_PAGE_LEN);
 /// Marks completions of sends; receives carry the socket's index.
 const SEND: u64 = 1 << 32;
 /// Enters of the kernel that closing may take: one is enough unless completions overflowed.
@@ -65,9 +60,8 @@ pub struct UringPath {
     sockets: Vec<Listener>,
     slots: Slots,
     places: ArrayVec<Place, BATCH_COUNT_MAX>,
-    /// The buffer ring, then the buffers.
-    memory: Region,
-    tail: u16,
+    /// After the ring, which has to be dropped first.
+    buffers: RingBuffers,
     vectors: Box<[libc::iovec]>,
     headers: Box<[libc::msghdr]>,
     controls: Box<[Control]>,
@@ -130,14 +124,10 @@ impl UringPath {
         let descriptors: Vec<RawFd> =
             sockets.iter().map(|listener| listener.socket.as_raw_fd()).collect();
         ring.submitter().register_files(&descriptors)?;
-        let mut memory = Region::new(MEMORY_LEN)?;
-        let start = memory.as_mut_ptr();
+        let mut buffers = RingBuffers::new(BUFFERS, BUFFER_LEN)?;
         // SAFETY:
-        // - The ring of BUFFERS entries lies at the page-aligned start of the mapping, which lives
-        //   as long as `ring`: `UringPath` drops its fields in order, the ring first.
-        unsafe {
-            ring.submitter().register_buf_ring_with_flags(start as u64, BUFFERS, BUFFER_GROUP, 0)
-        }?;
+        // - `UringPath` drops its fields in order, the ring before the buffers.
+        unsafe { buffers.register(&ring) }?;
         let vector = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
         // SAFETY:
         // - As above: all zeroes is a value of `msghdr`.
@@ -147,17 +137,12 @@ impl UringPath {
             sockets,
             slots: Slots::new(),
             places: ArrayVec::new(),
-            memory,
-            tail: 0,
+            buffers,
             vectors: vec![vector; BATCH_COUNT_MAX].into(),
             headers: vec![header; BATCH_COUNT_MAX].into(),
             controls: vec![Control([0; CONTROL_LEN]); BATCH_COUNT_MAX].into(),
             counters: Arc::default(),
         };
-        for buffer in 0..BUFFERS {
-            path.give_back(buffer);
-        }
-        path.publish_buffers();
         path.arm();
         path.ring.submit()?;
         Ok(path)
@@ -181,36 +166,6 @@ impl UringPath {
             }
         }
         self.ring.submitter().unregister_files()
-    }
-
-    fn buffer(&mut self, buffer: u16) -> *mut u8 {
-        self.memory.as_mut_ptr().wrapping_add(BUFFERS_AT + buffer as usize * BUFFER_LEN)
-    }
-
-    /// Puts a buffer at the ring's tail; the kernel sees it after [`UringPath::publish_buffers`].
-    fn give_back(&mut self, buffer: u16) {
-        let address = self.buffer(buffer) as u64;
-        let entries = self.memory.as_mut_ptr().cast::<BufRingEntry>();
-        let slot = (self.tail & (BUFFERS - 1)) as usize;
-        // SAFETY:
-        // - The ring has BUFFERS entries at the start of the mapping, and `slot` is below that.
-        // - The kernel reads an entry only once the tail has passed it.
-        let entry = unsafe { &mut *entries.add(slot) };
-        entry.set_addr(address);
-        entry.set_len(BUFFER_LEN as u32);
-        entry.set_bid(buffer);
-        self.tail = self.tail.wrapping_add(1);
-    }
-
-    fn publish_buffers(&mut self) {
-        let entries = self.memory.as_ptr().cast::<BufRingEntry>();
-        // SAFETY:
-        // - The tail lies in the first entry of the registered ring, aligned, and is shared with
-        //   the kernel only through atomic loads and stores.
-        unsafe {
-            let tail = BufRingEntry::tail(entries).cast::<AtomicU16>();
-            (*tail).store(self.tail, Ordering::Release);
-        }
     }
 
     /// Whether every socket has a receive.
@@ -260,13 +215,13 @@ impl UringPath {
             }
         }
         for buffer in returned {
-            self.give_back(buffer);
+            self.buffers.give_back(buffer);
         }
     }
 
     /// Makes a slot of a filled buffer. `false` if the datagram is none to answer.
     fn take(&mut self, index: usize, buffer: u16, len: usize) -> bool {
-        let start = self.buffer(buffer);
+        let start = self.buffers.start(buffer);
         // SAFETY:
         // - The completion handed this buffer over: the kernel has written `len` octets of it and
         //   does not touch it until it is given back.
@@ -299,7 +254,7 @@ impl UringPath {
     fn reply(&mut self, i: usize) -> squeue::Entry {
         let Place { buffer, socket, name_len } = self.places[i];
         let (start, len) = (self.slots[i].start(), self.slots[i].reply_len);
-        let name = self.buffer(buffer).wrapping_add(OUT_LEN);
+        let name = self.buffers.start(buffer).wrapping_add(OUT_LEN);
         let entry = if self.sockets[socket as usize].wildcard {
             let from = name.wrapping_add(NAME_LEN);
             let control = &mut self.controls[i];
@@ -355,7 +310,7 @@ impl PacketPath for UringPath {
         // Without the kernel's word that it has work for this thread, entering would find nothing:
         // `wait` enters anyway, and returns at once if something came meanwhile.
         if self.slots.is_empty() && (self.ring.submission().taskrun() || !self.is_armed()) {
-            self.publish_buffers();
+            self.buffers.publish();
             self.arm();
             self.enter()?;
             self.reap();
@@ -368,13 +323,12 @@ impl PacketPath for UringPath {
 
     fn origin(&self, index: usize) -> Origin {
         let Place { buffer, socket, name_len } = self.places[index];
-        let start = BUFFERS_AT + buffer as usize * BUFFER_LEN + OUT_LEN;
+        let octets = &self.buffers.octets(buffer)[OUT_LEN..];
         let (mut name, mut control) = (PeerName([0; NAME_LEN]), Control([0; CONTROL_LEN]));
-        name.0.copy_from_slice(&self.memory[start..start + NAME_LEN]);
+        name.0.copy_from_slice(&octets[..NAME_LEN]);
         let wildcard = self.sockets[socket as usize].wildcard;
-        let control_at = start + NAME_LEN;
         if wildcard {
-            control.0.copy_from_slice(&self.memory[control_at..control_at + CONTROL_LEN]);
+            control.0.copy_from_slice(&octets[NAME_LEN..NAME_LEN + CONTROL_LEN]);
         }
         let control_len = if wildcard { CONTROL_LEN } else { 0 };
         Origin { socket: socket.into(), name, name_len: name_len.into(), control, control_len }
@@ -405,9 +359,9 @@ impl PacketPath for UringPath {
         self.counters.count_sent(count);
         self.slots.clear();
         for place in std::mem::take(&mut self.places) {
-            self.give_back(place.buffer);
+            self.buffers.give_back(place.buffer);
         }
-        self.publish_buffers();
+        self.buffers.publish();
         Ok(())
     }
 
@@ -418,7 +372,7 @@ impl PacketPath for UringPath {
                 sockets.filter_map(|listener| sys::socket_drops(listener.socket.as_fd())).sum();
             self.counters.set_socket_drops(drops);
         }
-        self.publish_buffers();
+        self.buffers.publish();
         self.arm();
         let timespec = Timespec::from(timeout);
         let args = SubmitArgs::new().timespec(&timespec);

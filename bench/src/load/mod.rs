@@ -9,15 +9,32 @@
 
 pub mod carrier;
 pub mod cli;
+mod datagrams;
+mod flight;
+pub mod kernel;
 pub mod schedule;
+mod stream;
+mod tally;
+mod worker;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use ring53::net::client::{now_ns, wake_on_time};
+
+use crate::bed::echo::pin;
 use crate::mix::Questions;
-use crate::report::model::Run;
+use crate::report::model::{Losses, Run};
+use crate::zones::queries::Random;
+
+use kernel::Kernel;
+use schedule::Times;
+use tally::{SecondTally, Tally};
+use worker::{Lanes, Shared, Worker};
 
 pub use schedule::Schedule;
 
@@ -79,10 +96,194 @@ pub struct Live {
 /// Sends one load and waits for its last answer or time-out. `live` is called several times a
 /// second, on the calling thread.
 pub fn run(
-    _options: &LoadOptions,
-    _questions: &Arc<Questions>,
-    _load: &Load,
-    _live: &mut dyn FnMut(&Live),
+    options: &LoadOptions,
+    questions: &Arc<Questions>,
+    load: &Load,
+    live: &mut dyn FnMut(&Live),
 ) -> io::Result<Run> {
-    Err(io::Error::other("not yet"))
+    if questions.is_empty() {
+        return Err(io::Error::other("no queries to send"));
+    }
+    let threads = options.cores.len().max(1);
+    let before = Kernel::read(options);
+    let start = Arc::new(Start::new(threads));
+    let mut workers = Vec::with_capacity(threads);
+    let mut shared = Vec::with_capacity(threads);
+    for thread in 0..threads {
+        let part = Part {
+            options: options.clone(),
+            questions: questions.clone(),
+            load: load.clone(),
+            index: thread,
+            threads,
+            start: start.clone(),
+            shared: Arc::default(),
+        };
+        shared.push(part.shared.clone());
+        workers.push(thread::Builder::new().name(format!("load-{thread}")).spawn(|| part.run())?);
+    }
+    watch(&workers, &shared, &start, live);
+    let mut tally = Tally::default();
+    let mut failed = None;
+    for worker in workers {
+        match worker.join().expect("a generator's thread does not panic") {
+            Ok(part) => tally.add(&part),
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(report(load, &tally, &before, &Kernel::read(options))),
+    }
+}
+
+//----------- Threads --------------------------------------------------------
+
+/// Lets all threads begin at one time.
+struct Start {
+    ready: Barrier,
+    /// 0 until all are ready; 1 if one is not and never will be.
+    at_ns: AtomicU64,
+    failed: AtomicBool,
+}
+
+/// From the moment all are ready to the first query.
+const START_AFTER_NS: u64 = 10_000_000;
+
+impl Start {
+    fn new(threads: usize) -> Start {
+        Start {
+            ready: Barrier::new(threads),
+            at_ns: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Waits for all; when to begin, or `None` if one of them cannot.
+    fn wait(&self, is_ready: bool) -> Option<u64> {
+        if !is_ready {
+            self.failed.store(true, Ordering::SeqCst);
+        }
+        if self.ready.wait().is_leader() {
+            self.at_ns.store(now_ns() + START_AFTER_NS, Ordering::SeqCst);
+        }
+        self.ready.wait();
+        (!self.failed.load(Ordering::SeqCst)).then(|| self.at_ns.load(Ordering::SeqCst))
+    }
+}
+
+/// What one thread needs.
+struct Part {
+    options: LoadOptions,
+    questions: Arc<Questions>,
+    load: Load,
+    index: usize,
+    threads: usize,
+    start: Arc<Start>,
+    shared: Arc<Shared>,
+}
+
+impl Part {
+    fn run(self) -> io::Result<Tally> {
+        match self.prepare() {
+            Ok(worker) => match self.start.wait(true) {
+                Some(start_ns) => worker.run(start_ns),
+                None => Ok(Tally::default()),
+            },
+            Err(error) => {
+                self.start.wait(false);
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(&self) -> io::Result<Worker> {
+        if let Some(&core) = self.options.cores.get(self.index) {
+            pin(core)?;
+        }
+        wake_on_time();
+        let rate = self.load.rate / self.threads as f64;
+        let seed = self.load.seed.wrapping_mul(1_000_003).wrapping_add(self.index as u64);
+        let timeout_ns = self.options.timeout.as_nanos() as u64;
+        // Twice what is on its way if nothing is answered.
+        let count = (rate * (timeout_ns + worker::BEHIND_MAX_NS) as f64 / 1e9 * 2.0) as u64;
+        let asks =
+            |stream: bool| self.questions.entries().iter().any(|entry| entry.stream == stream);
+        let lanes = |carrier| Lanes::new(carrier, count, seed);
+        let datagrams = if asks(false) {
+            let first = self.index * self.options.ports;
+            Some(lanes(Box::new(datagrams::open(&self.options, first)?)))
+        } else {
+            None
+        };
+        let streams =
+            if asks(true) { Some(lanes(stream::open(&self.options, self.index)?)) } else { None };
+        Ok(Worker {
+            questions: self.questions.clone(),
+            times: Times::new(&self.load.schedule, rate, self.load.seconds, seed),
+            part: (self.index as u64, self.threads as u64),
+            random: Random::new(seed ^ 0x5353),
+            timeout_ns,
+            late_ns: self.options.late.as_nanos() as u64,
+            datagrams,
+            streams,
+            shared: self.shared.clone(),
+        })
+    }
+}
+
+/// Tells what it looks like until all threads have ended.
+fn watch(
+    workers: &[JoinHandle<io::Result<Tally>>],
+    shared: &[Arc<Shared>],
+    start: &Start,
+    live: &mut dyn FnMut(&Live),
+) {
+    while !workers.iter().all(JoinHandle::is_finished) {
+        thread::sleep(Duration::from_millis(50));
+        let start_ns = start.at_ns.load(Ordering::SeqCst);
+        let sum = |of: fn(&Shared) -> &AtomicU64| -> u64 {
+            shared.iter().map(|shared| of(shared).load(Ordering::Relaxed)).sum()
+        };
+        if start_ns == 0 || now_ns() < start_ns {
+            continue;
+        }
+        let p99_ns = shared.iter().map(|shared| shared.p99_ns.load(Ordering::Relaxed)).max();
+        live(&Live {
+            seconds: (now_ns() - start_ns) as f64 / 1e9,
+            sent: sum(|shared| &shared.sent),
+            good: sum(|shared| &shared.good),
+            lost: sum(|shared| &shared.lost),
+            p99: p99_ns.unwrap_or(0) as f64 / 1000.0,
+        });
+    }
+}
+
+//----------- Report ---------------------------------------------------------
+
+fn report(load: &Load, tally: &Tally, before: &Kernel, after: &Kernel) -> Run {
+    let counts = tally.counts.clone();
+    let server_socket = after.server_drops_since(before);
+    let elsewhere = tally.unsent + tally.drops + server_socket.unwrap_or(0);
+    Run {
+        label: load.label.clone(),
+        schedule: load.schedule.to_string(),
+        rate: load.rate,
+        seconds: load.seconds,
+        losses: Losses {
+            generator: tally.never_sent + tally.unsent,
+            generator_socket: tally.drops,
+            server_socket,
+            server: counts.lost.saturating_sub(elsewhere),
+        },
+        rcodes: tally.rcodes_named(),
+        answer_octets: tally.answer_octets as f64 / counts.answered.max(1) as f64,
+        latency: tally::latency(&tally.latency),
+        service: tally::latency(&tally.service),
+        lateness: tally::latency(&tally.lateness),
+        series: tally.seconds.iter().map(SecondTally::second).collect(),
+        server: None,
+        stolen: after.stolen_since(before),
+        counts,
+    }
 }

@@ -19,6 +19,25 @@ pub struct MixOptions {
 impl MixOptions {
     /// The queries; reads and generates what is needed.
     pub fn questions(&self) -> io::Result<Questions> {
-        Err(io::Error::other("which queries? see --queries"))
+        let Some(path) = &self.queries else {
+            return Err(io::Error::other("which queries? see --queries"));
+        };
+        let mut builder = super::QuestionsBuilder::default();
+        for line in std::fs::read_to_string(path)?.lines() {
+            let Some((name, rtype)) = line.split_once(' ') else { continue };
+            let name: ring53::wire::Name = name.parse().map_err(io::Error::other)?;
+            let rtype: u16 = match rtype {
+                "A" => 1,
+                "AAAA" => 28,
+                "MX" => 15,
+                _ => 1,
+            };
+            let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+            query.extend(name.as_wire());
+            query.extend(rtype.to_be_bytes());
+            query.extend([0, 1]);
+            builder.add(&query, query.len() - 12, super::Traits::default());
+        }
+        Ok(builder.build(path.display().to_string()))
     }
 }

@@ -1,0 +1,273 @@
+//! The client path of io_uring: one system call sends a batch and completes what has arrived.
+//!
+//! ```text
+//!   slot 0, 1, ... ──send on port p──> submission ──enter──> completions ──> buffer ──> receiver
+//!
+//!   buffer   | recvmsg_out 16 | control 32: when | datagram ............ |
+//! ```
+//!
+//! Every port has a multishot receive; all share one ring of buffers.
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fixed, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use crate::limits::DATAGRAM_BUFFER_LEN;
+use crate::memory::Region;
+use crate::net::ring_buffers::RingBuffers;
+use crate::net::sys;
+
+use super::{ClientPath, QUERY_LEN_MAX, QUEUE_COUNT_MAX, Received, TIME_CONTROL_LEN};
+
+/// Buffers the kernel may fill before this thread comes to take them.
+const BUFFERS: u16 = 1024;
+/// `struct io_uring_recvmsg_out`.
+const OUT_LEN: usize = 16;
+const BUFFER_LEN: usize = (OUT_LEN + TIME_CONTROL_LEN + DATAGRAM_BUFFER_LEN).next_multiple_of(64);
+/// Marks completions of sends; receives carry the port.
+const SEND: u64 = 1 << 32;
+/// Datagrams taken in one turn, so that sending gets its own.
+const TURN_COUNT_MAX: usize = 256;
+/// Enters of the kernel that closing may take.
+const CLOSING_ROUNDS_MAX: usize = 64;
+
+//----------- UringClient ----------------------------------------------------
+
+/// A client path over many connected ports. Made, used and dropped on one thread.
+pub struct UringClient {
+    ring: IoUring,
+    /// After the ring, which has to be dropped first.
+    buffers: RingBuffers,
+    /// What the kernel reads while receives are armed: it must not move.
+    template: Box<libc::msghdr>,
+    ports: Vec<Port>,
+    /// Ports whose receive has ended.
+    unarmed: Vec<u32>,
+    /// Datagrams to be sent.
+    slots: Region,
+    queued: Vec<(u32, u32)>,
+    unsent: u64,
+}
+
+struct Port {
+    socket: UdpSocket,
+    armed: bool,
+}
+
+impl UringClient {
+    /// A path over `sockets`, which are connected and non-blocking. Call it on the thread that
+    /// will use it.
+    pub fn new(sockets: Vec<UdpSocket>) -> io::Result<UringClient> {
+        let entries = (2 * QUEUE_COUNT_MAX).next_power_of_two() as u32;
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize((2 * BUFFERS as u32 + 2 * sockets.len() as u32).next_power_of_two())
+            .build(entries)?;
+        let descriptors: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        ring.submitter().register_files(&descriptors)?;
+        let mut buffers = RingBuffers::new(BUFFERS, BUFFER_LEN)?;
+        // SAFETY:
+        // - `UringClient` drops its fields in order, the ring before the buffers.
+        unsafe { buffers.register(&ring) }?;
+        // SAFETY:
+        // - `msghdr` is made of integers and pointers: all zeroes is a value of it.
+        let mut template: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
+        template.msg_controllen = TIME_CONTROL_LEN;
+        let unarmed = (0..sockets.len() as u32).collect();
+        let ports = sockets.into_iter().map(|socket| Port { socket, armed: false }).collect();
+        let mut path = UringClient {
+            ring,
+            buffers,
+            template,
+            ports,
+            unarmed,
+            slots: Region::new(QUEUE_COUNT_MAX * QUERY_LEN_MAX)?,
+            queued: Vec::with_capacity(QUEUE_COUNT_MAX),
+            unsent: 0,
+        };
+        while !path.unarmed.is_empty() {
+            path.arm();
+            path.enter()?;
+        }
+        Ok(path)
+    }
+
+    /// Queues a multishot receive for every port that has none, as far as there is room.
+    fn arm(&mut self) {
+        while let Some(port) = self.unarmed.pop() {
+            let receive = opcode::RecvMsgMulti::new(Fixed(port), &*self.template, 0)
+                .build()
+                .user_data(u64::from(port));
+            // SAFETY:
+            // - The template is boxed and lives as long as the ring; the buffers are registered.
+            if unsafe { self.ring.submission().push(&receive) }.is_err() {
+                self.unarmed.push(port);
+                return;
+            }
+            self.ports[port as usize].armed = true;
+        }
+    }
+
+    /// Enters the kernel: submits what is queued and completes what has arrived.
+    fn enter(&mut self) -> io::Result<()> {
+        match self.ring.submit_and_wait(0) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // Interrupted, or completions to be reaped first: both mend themselves.
+                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Hands out the datagram of a completion, if it has one.
+    fn take(
+        &mut self,
+        completion: &cqueue::Entry,
+        ahead_ns: u64,
+        take: &mut dyn FnMut(Received<'_>),
+    ) -> usize {
+        let result = completion.result();
+        if completion.user_data() & SEND != 0 {
+            self.unsent += u64::from(result < 0);
+            return 0;
+        }
+        let port = completion.user_data() as usize;
+        if !cqueue::more(completion.flags()) {
+            // An ICMP error, or no buffer was left.
+            self.ports[port].armed = false;
+            self.unarmed.push(port as u32);
+        }
+        let Some(buffer) = cqueue::buffer_select(completion.flags()) else { return 0 };
+        let mut count = 0;
+        if result >= 0 {
+            let octets = &self.buffers.octets(buffer)[..(result as usize).min(BUFFER_LEN)];
+            if let Ok(out) = RecvMsgOut::parse(octets, &self.template)
+                && !out.is_payload_truncated()
+            {
+                let at_ns = super::time_of(out.control_data(), ahead_ns);
+                take(Received { port, octets: out.payload_data(), at_ns });
+                count = 1;
+            }
+        }
+        self.buffers.give_back(buffer);
+        count
+    }
+
+    /// Ends the receives, so that the ports are free at once.
+    fn close(&mut self) -> io::Result<()> {
+        self.ring.submitter().register_sync_cancel(None, CancelBuilder::any())?;
+        for _ in 0..CLOSING_ROUNDS_MAX {
+            self.enter()?;
+            while let Some(completion) = self.ring.completion().next() {
+                let receive = completion.user_data() & SEND == 0;
+                if receive && !cqueue::more(completion.flags()) {
+                    self.ports[completion.user_data() as usize].armed = false;
+                }
+            }
+            if self.ports.iter().all(|port| !port.armed) {
+                break;
+            }
+        }
+        self.ring.submitter().unregister_files()
+    }
+}
+
+impl Drop for UringClient {
+    fn drop(&mut self) {
+        // A kernel before 6.0 cannot, and lets go a moment later.
+        let _ = self.close();
+    }
+}
+
+impl ClientPath for UringClient {
+    fn ports(&self) -> usize {
+        self.ports.len()
+    }
+
+    #[inline]
+    fn queue(&mut self, port: usize, octets: &[u8]) -> bool {
+        let slot = self.queued.len();
+        if slot == QUEUE_COUNT_MAX || octets.len() > QUERY_LEN_MAX {
+            return false;
+        }
+        self.slots[slot * QUERY_LEN_MAX..][..octets.len()].copy_from_slice(octets);
+        self.queued.push((port as u32, octets.len() as u32));
+        true
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        for (slot, &(port, len)) in self.queued.iter().enumerate() {
+            let start = self.slots.as_ptr().wrapping_add(slot * QUERY_LEN_MAX);
+            let send = opcode::Send::new(Fixed(port), start, len)
+                .flags(libc::MSG_DONTWAIT)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(SEND);
+            // SAFETY:
+            // - The slot stays as it is until `enter` returns: MSG_DONTWAIT sends complete while
+            //   they are submitted.
+            if unsafe { self.ring.submission().push(&send) }.is_err() {
+                self.unsent += 1;
+            }
+        }
+        self.queued.clear();
+        self.arm();
+        self.enter()?;
+        while !self.ring.submission().is_empty() {
+            self.enter()?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn receive(&mut self, take: &mut dyn FnMut(Received<'_>)) -> io::Result<usize> {
+        if self.ring.completion().is_empty() {
+            if !self.ring.submission().taskrun() && self.unarmed.is_empty() {
+                return Ok(0);
+            }
+            self.arm();
+            self.enter()?;
+        }
+        let ahead_ns = super::real_time_ahead_ns();
+        let mut count = 0;
+        while count < TURN_COUNT_MAX {
+            let Some(completion) = self.ring.completion().next() else { break };
+            count += self.take(&completion, ahead_ns, take);
+        }
+        self.buffers.publish();
+        Ok(count)
+    }
+
+    fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        if !self.ring.completion().is_empty() {
+            return Ok(());
+        }
+        self.arm();
+        let timespec = Timespec::from(timeout);
+        let args = SubmitArgs::new().timespec(&timespec);
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn unsent(&self) -> u64 {
+        self.unsent
+    }
+
+    fn drops(&self) -> u64 {
+        self.ports.iter().filter_map(|port| sys::socket_drops(port.socket.as_fd())).sum()
+    }
+}
