@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::mix::Questions;
 use crate::mix::cli::MixOptions;
 use crate::report::Outputs;
 use crate::report::model::{Generator, MixNote, Report, SCHEMA, Target};
@@ -106,16 +107,20 @@ pub fn begin(command: &str, target: &TargetOptions, mix: &MixNote) -> Report {
     }
 }
 
-/// Sends one load.
-pub fn run(options: &Options) -> io::Result<()> {
-    let questions = Arc::new(options.mix.questions()?);
-    let note = MixNote {
+/// The queries as a report tells of them.
+pub fn note(questions: &Questions) -> MixNote {
+    MixNote {
         text: questions.text().into(),
         distinct: questions.len() as u64,
         query_octets: questions.query_octets(),
         verified: questions.entries().iter().any(|entry| entry.expected.is_some()),
-    };
-    let mut report = begin("load", &options.target, &note);
+    }
+}
+
+/// Sends one load.
+pub fn run(options: &Options) -> io::Result<()> {
+    let questions = Arc::new(options.mix.questions()?);
+    let mut report = begin("load", &options.target, &note(&questions));
     let began = Instant::now();
     let load = Load {
         label: "load".into(),

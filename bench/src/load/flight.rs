@@ -198,7 +198,7 @@ mod tests {
             let mut flight = Flight::new(lanes, 1 << 12, random.below(1 << 20));
             let mut open: HashMap<(usize, u16), (u64, u64)> = HashMap::new();
             let mut closed: Vec<(usize, u16, u64)> = Vec::new();
-            for step in 1..60_000u64 {
+            for step in 1..8_000u64 {
                 match random.below(10) {
                     0..5 => {
                         let Some((lane, id)) = flight.next() else { continue };
@@ -222,7 +222,7 @@ mod tests {
                         closed.push((lane, id, question));
                     }
                     _ => {
-                        let before = step.saturating_sub(2000);
+                        let before = step.saturating_sub(500);
                         while let Some(slot) = flight.expire(before) {
                             let found = open.iter().find(|(_, v)| v.1 == slot.sent_ns).unwrap();
                             let key = *found.0;
