@@ -9,10 +9,11 @@
 
 use std::io;
 
+use crate::find::Bounds;
 use crate::report::model::Run;
 
 use super::fit::{CostPoint, cores_text};
-use super::lab::{Bounds, Lab, Offer, Verdict};
+use super::lab::{Lab, Offer, Verdict, judge};
 use super::predict::{ClassMeasured, TransferCost};
 
 /// How it is measured.
@@ -97,10 +98,7 @@ pub fn search(
     let mut server = true;
     let mut rate = start.min(settings.rate_max);
     for _ in 0..PROBES_MAX {
-        let mut verdict = probe(rate)?;
-        if verdict != Verdict::Held {
-            verdict = probe(rate)?;
-        }
+        let verdict = insist(&mut probe, rate)?;
         match verdict {
             Verdict::Held => held = rate,
             ended => {
@@ -123,6 +121,24 @@ pub fn search(
     Ok((held > 0.0).then_some(Knee { rate: held, broke: server && broke.is_finite() }))
 }
 
+/// What breaks has to break twice, and what the generator spoils it has to spoil three times.
+fn insist(probe: &mut impl FnMut(f64) -> io::Result<Verdict>, rate: f64) -> io::Result<Verdict> {
+    let (mut broke, mut spoilt) = (0, 0);
+    loop {
+        match probe(rate)? {
+            Verdict::Held => return Ok(Verdict::Held),
+            Verdict::Broke => broke += 1,
+            Verdict::Generator => spoilt += 1,
+        }
+        if broke == 2 {
+            return Ok(Verdict::Broke);
+        }
+        if spoilt == 3 {
+            return Ok(Verdict::Generator);
+        }
+    }
+}
+
 //----------- Campaign -------------------------------------------------------
 
 /// Measures; holds what every load has in common.
@@ -137,7 +153,7 @@ struct Campaign<'a> {
 impl Campaign<'_> {
     fn send(&mut self, offer: &Offer) -> io::Result<Verdict> {
         let run = self.lab.run(offer)?;
-        let verdict = self.settings.bounds.judge(&run);
+        let verdict = judge(&self.settings.bounds, &run);
         let server = run.server.clone().unwrap_or_default();
         (self.say)(&format!(
             "{}: {:.0}/s on {}: {verdict:?}, p99 {:.0} us, p99.9 {:.0} us, loss {:.3} %, busy {:.2}",

@@ -4,19 +4,20 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ring53::wire::Name;
 
+use crate::find::{self, Bounds, CEILING_SHARE_MAX, CeilingOption};
 use crate::load::{LoadOptions, kernel};
 use crate::mix::cli::MixOptions;
 use crate::report::Outputs;
 use crate::report::model::{Generator, MixNote, Report, SCHEMA, Target};
 
 use super::campaign::Settings;
-use super::classes::{Kind, Pool, Shares, sort};
+use super::classes::{Kind, Pool, Shares, questions, sort};
 use super::draw::{ClassTask, Made, Task, make};
-use super::lab::Bounds;
 use super::limits::{ClassWire, Surroundings, read_bits};
 use super::place::{Loopback, Place};
 use super::server::{Launch, Template};
@@ -49,8 +50,12 @@ pub struct Options {
     cores_max: Option<u32>,
     /// Classes and their shares: hit, nxdomain, signed, signed-nxdomain, referral, tcp (connections
     /// that stay), tcp-query (one each); transfer=N is N transfers of the zone a second.
-    #[arg(long = "class", value_name = "SHARES", default_value = "hit=0.7,nxdomain=0.3",
-          conflicts_with = "queries")]
+    #[arg(
+        long = "class",
+        value_name = "SHARES",
+        default_value = "hit=0.7,nxdomain=0.3",
+        conflicts_with = "queries"
+    )]
     classes: Shares,
     /// A query file as dnsperf reads it: its classes are found by asking the server.
     #[arg(long, value_name = "FILE", requires = "zone")]
@@ -68,7 +73,7 @@ pub struct Options {
     #[arg(long, default_value_t = 100_000)]
     names: u64,
     /// The bounds within which a rate counts.
-    #[arg(long, value_name = "BOUNDS", default_value = "p99.9<1000us,loss<0.01%")]
+    #[arg(long, value_name = "BOUNDS", default_value = "p99.9<1ms,loss<0.01%")]
     slo: Bounds,
     /// How many times each class and mix is measured, in turn.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
@@ -82,6 +87,10 @@ pub struct Options {
     /// Queries a second at most.
     #[arg(long, default_value_t = 1e7)]
     rate_max: f64,
+    /// The generator's own ceiling, above 80 % of which no rate counts: a number, auto (against an
+    /// echo, whose own ceiling may be lower than the server's) or none.
+    #[arg(long, default_value = "none")]
+    ceiling: CeilingOption,
     /// Source ports of each thread of the generator.
     #[arg(long, default_value_t = 64)]
     ports: usize,
@@ -138,7 +147,14 @@ pub fn run(options: &Options) -> io::Result<()> {
     let (mut testbed, names) =
         testbed(options, &folder.0, place, server_cores.clone(), &generator_cores)?;
     let shares = pools(options, &mut testbed, &names)?;
-    let task = task(options, &mut testbed, &shares, names.records)?;
+    let even = vec![1.0 / testbed.pools.len() as f64; testbed.pools.len()];
+    let all = questions(&testbed.pools, &even, options.seed);
+    let ceiling = find::measure(&options.ceiling, &testbed.load, &Arc::new(all))?;
+    let mut task = task(options, &mut testbed, &shares, names.records)?;
+    if let Some(ceiling) = &ceiling {
+        let most = ceiling.rate * CEILING_SHARE_MAX;
+        task.settings.rate_max = task.settings.rate_max.min(most);
+    }
     let quiet = options.outputs.quiet;
     let mut say = |line: &str| {
         if !quiet {
@@ -147,6 +163,11 @@ pub fn run(options: &Options) -> io::Result<()> {
     };
     let Made { plan, runs, mut notes } = make(&mut testbed, &task, &mut say)?;
     notes.push(note);
+    if ceiling.is_none() {
+        notes.push(
+            "the generator's ceiling was not measured (--ceiling): what it spoilt is void".into(),
+        );
+    }
     if testbed.neighbours() > 0.02 {
         notes.push(format!(
             "other processes had up to {:.0} % of the server's cores in a run: on a machine of its \
@@ -167,7 +188,7 @@ pub fn run(options: &Options) -> io::Result<()> {
             cores: generator_cores.iter().map(|&core| core as u32).collect(),
             ports: (options.ports * generator_cores.len()) as u32,
             timestamps: "kernel".into(),
-            ceiling: None,
+            ceiling,
         },
         target: Some(Target { address: testbed.launch.listen.to_string(), version: None }),
         mix: Some(MixNote {
@@ -229,8 +250,9 @@ fn cores(options: &Options) -> io::Result<(Vec<usize>, Vec<usize>)> {
 
 /// 1, 2, 4, and so on, and the most.
 fn core_counts(most: u32) -> Vec<u32> {
-    let mut counts: Vec<u32> =
-        std::iter::successors(Some(1u32), |count| count.checked_mul(2)).take_while(|&n| n < most).collect();
+    let mut counts: Vec<u32> = std::iter::successors(Some(1u32), |count| count.checked_mul(2))
+        .take_while(|&n| n < most)
+        .collect();
     counts.push(most);
     counts
 }
@@ -321,7 +343,11 @@ fn pools(options: &Options, testbed: &mut Testbed, names: &ZoneNames) -> io::Res
     let mut work = || {
         found = match &options.queries {
             Some(queries) => {
-                let mix = MixOptions { queries: Some(queries.clone()), seed: options.seed, ..MixOptions::default() };
+                let mix = MixOptions {
+                    queries: Some(queries.clone()),
+                    seed: options.seed,
+                    ..MixOptions::default()
+                };
                 sort(&mix.questions()?, listen, options.tcp_per_query)
             }
             None => {
@@ -377,14 +403,17 @@ fn task(
             rate_start: options.rate_start,
             rate_max: options.rate_max,
             resolution: 0.03,
-            bounds: options.slo.clone(),
+            bounds: options.slo,
             transfers: shares.transfers,
             seed: options.seed,
         },
         surroundings: Surroundings {
             ipv6: options.ipv6,
             mtu: options.mtu,
-            nic_bits: options.nic.map(|bits| (bits, "--nic".to_string())).or_else(fastest_interface),
+            nic_bits: options
+                .nic
+                .map(|bits| (bits, "--nic".to_string()))
+                .or_else(fastest_interface),
             nic_packets: options.nic_packets,
             buffers,
             stall_s: options.stall_ms / 1e3,

@@ -68,10 +68,15 @@ pub fn family_ns(pid: u32) -> u64 {
 /// it was built.
 fn interrupts_apart() -> Option<bool> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let text = fs::read_to_string(format!("/boot/config-{}", release.trim())).ok().or_else(|| {
-        let unpacked = std::process::Command::new("zcat").arg("/proc/config.gz").output().ok()?;
-        unpacked.status.success().then(|| String::from_utf8_lossy(&unpacked.stdout).into_owned())
-    })?;
+    let text =
+        fs::read_to_string(format!("/boot/config-{}", release.trim())).ok().or_else(|| {
+            let unpacked =
+                std::process::Command::new("zcat").arg("/proc/config.gz").output().ok()?;
+            unpacked
+                .status
+                .success()
+                .then(|| String::from_utf8_lossy(&unpacked.stdout).into_owned())
+        })?;
     Some(text.contains("CONFIG_IRQ_TIME_ACCOUNTING=y"))
 }
 
@@ -139,8 +144,7 @@ impl Meter {
     /// Begins on `cores`; `server` is the process whose work is told from that of neighbours.
     pub fn start(cores: &[usize], server: Option<u32>) -> io::Result<Meter> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut meter =
-            Meter { stop, spinners: Vec::new(), server, server_before_ns: 0 };
+        let mut meter = Meter { stop, spinners: Vec::new(), server, server_before_ns: 0 };
         for &core in cores {
             let stop = meter.stop.clone();
             let name = format!("spinner-{core}");
@@ -158,7 +162,8 @@ impl Meter {
         let mut all = Seen::default();
         let cores = self.spinners.len();
         for spinner in self.spinners.drain(..) {
-            let ended = spinner.join().map_err(|_| io::Error::other("a spinner has ended early"))?;
+            let ended =
+                spinner.join().map_err(|_| io::Error::other("a spinner has ended early"))?;
             let seen = ended?;
             all.wall_ns += seen.wall_ns;
             all.own_ns += seen.own_ns;

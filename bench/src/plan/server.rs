@@ -319,7 +319,8 @@ mod tests {
             program: "ring53".into(),
             apex: "example.".parse().unwrap(),
             zone: "a/zone".into(),
-            directory: std::env::temp_dir().join(format!("ring53-plan-test-{}", std::process::id())),
+            directory: std::env::temp_dir()
+                .join(format!("ring53-plan-test-{}", std::process::id())),
             listen: "127.0.0.1:5399".parse().unwrap(),
             client: "127.0.0.1".parse().unwrap(),
         }

@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_serial_is_found_however_it_is_written() {
-        let text = b"; SOA in a remark\n@ IN SOA ns.example.net. (\n a.b. ; who\n\t7 ; serial\n 1 2 3 4)";
+        let text =
+            b"; SOA in a remark\n@ IN SOA ns.example.net. (\n a.b. ; who\n\t7 ; serial\n 1 2 3 4)";
         let at = serial_at(text).unwrap();
         assert_eq!(&text[at], b"7");
         assert_eq!(serial_at(b"@ IN SOA a b c"), None);
