@@ -18,7 +18,7 @@ use crate::report::model::{Ceiling, Run};
 
 pub use bounds::Bounds;
 pub use ceiling::{CeilingOption, measure};
-pub use search::{CEILING_SHARE_MAX, Probe, Search, search};
+pub use search::{CEILING_SHARE_MAX, Probe, Search, search, spoilt};
 
 /// Options of `find`.
 #[derive(clap::Args)]
