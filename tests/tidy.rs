@@ -25,6 +25,7 @@ const UNSAFE: &[&str] = &[
     "src/net/batch.rs",
     "src/net/client/mmsg.rs",
     "src/net/client/uring.rs",
+    "src/net/ethtool.rs",
     "src/net/mmsg.rs",
     "src/net/ring_buffers.rs",
     "src/net/sched.rs",
@@ -186,6 +187,7 @@ fn no_merge_is_left_open() {
         "src/ATTACKS.md",
         "tests/README.md",
         "bench/README.md",
+        "tuning/README.md",
     ];
     for path in documents.map(PathBuf::from).into_iter().chain(scripts) {
         let text = fs::read_to_string(&path).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use ring53_bench::bed::{self, echo, reflect, spin};
-use ring53_bench::inside::answer;
+use ring53_bench::inside::{answer, counts};
 use ring53_bench::probe::{change, malformed, transfer, verify};
 use ring53_bench::zones::{self, Shape, fleet, queries};
 use ring53_bench::{compare, find, load, mix, plan, report, truth};
@@ -34,6 +34,14 @@ enum Command {
     Plan(plan::Options),
     /// Learn a profile from a capture: no name and no address is kept.
     Profile(mix::profile::Options),
+    /// Write the queries of a mix as dnsperf and kxdpgun read them.
+    Mix {
+        #[command(flatten)]
+        mix: Box<mix::cli::MixOptions>,
+        /// File.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Compare servers on this machine.
     Compare(compare::Options),
     /// Make and take down two namespaces with a veth between them, for scripts. Needs root.
@@ -91,6 +99,9 @@ enum Command {
         /// The interface queries arrive on.
         #[arg(long)]
         interface: String,
+        /// Let everything pass instead: what the other end of a veth needs.
+        #[arg(long)]
+        pass: bool,
         /// Seconds to run.
         #[arg(long, default_value_t = 10)]
         seconds: u64,
@@ -186,6 +197,9 @@ enum Command {
         #[arg(long, default_value_t = 4_000_000)]
         count: u64,
     },
+    /// Count the instructions of each piece of an answer, under callgrind.
+    #[command(subcommand)]
+    Counts(counts::Counts),
     /// Print the last name of a zone, with a type it has.
     Last {
         /// The shape.
@@ -230,6 +244,7 @@ fn main() -> ExitCode {
         Command::Find(options) => find::run(&options),
         Command::Plan(options) => plan::run(&options),
         Command::Profile(options) => mix::profile::run(&options),
+        Command::Mix { mix, out } => mix.write(&out),
         Command::Compare(options) => compare::run(&options),
         Command::Bed(options) => bed::cli::run(&options),
         Command::Diff(options) => report::diff::run(&options),
@@ -242,8 +257,9 @@ fn main() -> ExitCode {
         Command::Echo { listen, core, seconds } => {
             echo::run(listen, core, Duration::from_secs(seconds))
         }
-        Command::Reflect { interface, seconds } => {
-            reflect::run(&interface, Duration::from_secs(seconds))
+        Command::Reflect { interface, pass, seconds } => {
+            let program = if pass { reflect::Program::Pass } else { reflect::Program::Reflect };
+            reflect::run(&interface, program, Duration::from_secs(seconds))
         }
         Command::Malformed { server, count, rate, seed } => {
             malformed::run(server, count, rate, seed)
@@ -258,6 +274,7 @@ fn main() -> ExitCode {
         }
         Command::Spin { core, seconds } => spin::run(core, Duration::from_secs_f64(seconds)),
         Command::Answer { shape, names, count } => answer::run(shape, names, count),
+        Command::Counts(counts) => counts::run(counts),
         Command::Last { shape, names } => {
             println!("{}", queries::last(shape, names));
             Ok(())

@@ -22,6 +22,8 @@ mod search;
 
 pub use counters::{Counters, DropReason};
 pub use explain::{Step, explain};
+pub use reply::{Options, Owner, Reply, Section};
+pub use search::Search;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +47,6 @@ use crate::zone::{Denial, SuffixHashes, Zone, flag};
 
 use denial::Proofs;
 use link::{Link, Next};
-use reply::{Options, Owner, Reply};
-use search::Search;
 
 const CLASS_IN: u16 = 1;
 const CLASS_CH: u16 = 3;

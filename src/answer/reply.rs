@@ -46,7 +46,7 @@ pub enum Owner {
 
 impl Owner {
     /// Octets of the name.
-    pub fn len(self) -> usize {
+    pub fn name_len(self) -> usize {
         match self {
             Owner::Ends { len, .. } | Owner::Starts { len, .. } => len,
         }
@@ -179,8 +179,11 @@ impl<'a> Reply<'a> {
         }
         self.buffer[start..end].copy_from_slice(rrset.body);
         self.at = end;
-        let target =
-            if owner.len() > 1 { owner.target(&self.buffer[..start], owner.len()) } else { 0 };
+        let target = if owner.name_len() > 1 {
+            owner.target(&self.buffer[..start], owner.name_len())
+        } else {
+            0
+        };
         if target > POINTER_TARGET_MAX {
             self.at = start;
             return None;
@@ -227,7 +230,8 @@ impl<'a> Reply<'a> {
 
     /// Adds only the signatures over `rrset`: what a query for RRSIG is answered with.
     pub fn signatures_alone(&mut self, section: Section, rrset: Rrset<'_>, owner: Owner) -> bool {
-        let target = if owner.len() > 1 { owner.target(self.message(), owner.len()) } else { 0 };
+        let target =
+            if owner.name_len() > 1 { owner.target(self.message(), owner.name_len()) } else { 0 };
         self.signatures(section, rrset, target)
     }
 
@@ -255,12 +259,12 @@ impl<'a> Reply<'a> {
 
     /// Writes prepared records, each under `labels` and then a pointer to `rest`, or the root.
     fn named(&mut self, labels: &[u8], rest: Owner, mut records: &[u8]) -> bool {
-        let target = rest.target(self.message(), rest.len());
+        let target = rest.target(self.message(), rest.name_len());
         if target > POINTER_TARGET_MAX {
             return false;
         }
         let pointer = (0xC000 | target as u16).to_be_bytes();
-        let pointer = if rest.len() > 1 { &pointer[..] } else { &[0] };
+        let pointer = if rest.name_len() > 1 { &pointer[..] } else { &[0] };
         while !records.is_empty() {
             let start = owner_len(records);
             let len = u16::from_be_bytes([records[start + 8], records[start + 9]]) as usize;
@@ -284,13 +288,13 @@ impl<'a> Reply<'a> {
     pub fn block(&mut self, block: Block<'_>, apex: Owner) -> bool {
         let (body, signatures) = (block.body(), block.signatures());
         let (start, middle) = (self.at, self.at + body.len());
-        let target = apex.target(self.message(), apex.len());
+        let target = apex.target(self.message(), apex.name_len());
         if middle > self.limit || target > POINTER_TARGET_MAX {
             return false;
         }
         self.buffer[start..middle].copy_from_slice(body);
         let (count, signature_count) = block.counts();
-        if apex.len() > 1 {
+        if apex.name_len() > 1 {
             let pointer = (0xC000 | target as u16).to_be_bytes();
             let mut at = start;
             for _ in 0..count {
@@ -334,7 +338,7 @@ impl<'a> Reply<'a> {
         let pointer_len = if target_len == 1 { 1 } else { 2 };
         let rdlen = prefix.len() + pointer_len;
         let end = self.at + 12 + rdlen;
-        let owner_at = owner.target(self.message(), owner.len());
+        let owner_at = owner.target(self.message(), owner.name_len());
         if end > self.limit || target_at > POINTER_TARGET_MAX || owner_at > POINTER_TARGET_MAX {
             return None;
         }

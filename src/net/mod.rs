@@ -10,6 +10,7 @@
 mod batch;
 pub mod client;
 mod counters;
+mod ethtool;
 mod mmsg;
 mod peer;
 mod ring_buffers;
@@ -21,6 +22,7 @@ mod uring;
 
 pub use batch::{Batch, Datagram};
 pub use counters::PathCounters;
+pub use ethtool::{ETHTOOL_WORDS, ethtool};
 pub use mmsg::MmsgPath;
 pub use peer::{Origin, Replier};
 pub use sched::give_way;

@@ -14,7 +14,7 @@ use crate::wire::{Name, rtype};
 use super::config::{Config, PathChoice, ZoneConfig};
 use super::control::Reread;
 use super::report::say;
-use super::{check, commands, explain, export, key, startup};
+use super::{check, commands, explain, export, key, startup, tune};
 
 /// The nameserver for port 53 at the edge.
 #[derive(Parser)]
@@ -39,6 +39,9 @@ enum Command {
     /// Make keys that servers sign with.
     #[command(subcommand)]
     Key(Key),
+    /// Tell how this machine is set, and what is advised for a nameserver; changes nothing.
+    #[command(subcommand)]
+    Tune(tune::Tune),
 }
 
 #[derive(Subcommand)]
@@ -198,6 +201,7 @@ pub fn run() -> ExitCode {
         Command::Key(Key::Generate { name, algorithm, format }) => {
             key::generate(&name, algorithm, format).map(|()| ExitCode::SUCCESS)
         }
+        Command::Tune(tune) => tune::run(tune),
     };
     match done {
         Ok(status) => status,

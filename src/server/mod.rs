@@ -36,6 +36,7 @@ mod startup;
 mod state;
 mod stream;
 mod transfers;
+mod tune;
 mod updates;
 mod worker;
 mod writer;

@@ -5,8 +5,12 @@
 //!   IPv4, UDP, port 53:  MAC <-> MAC   IP <-> IP   port <-> port   QR = 1   checksum = 0   XDP_TX
 //!   anything else:       XDP_PASS
 //! ```
+//!
+//! A veth whose end turns frames round needs a program at the other end too: without one the kernel
+//! puts what was turned round into that end's ring and never says so. One that passes all will do.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
@@ -38,7 +42,27 @@ const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
 
-fn program() -> Vec<[u8; 8]> {
+/// A program for an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Turns queries round.
+    Reflect,
+    /// Passes everything.
+    Pass,
+}
+
+impl Program {
+    fn instructions(self) -> Vec<[u8; 8]> {
+        match self {
+            Program::Reflect => reflect(),
+            Program::Pass => {
+                [(MOVE_NUMBER, 0, 0, 0, XDP_PASS), (EXIT, 0, 0, 0, 0)].map(encode).into()
+            }
+        }
+    }
+}
+
+fn reflect() -> Vec<[u8; 8]> {
     // r2: start, r3: end.
     let mut checks: Vec<Instruction> = vec![
         (LOAD[4], 2, 1, 0, 0),
@@ -85,32 +109,47 @@ fn encode((opcode, destination, source, offset, immediate): Instruction) -> [u8;
 fn bpf(command: libc::c_long, attributes: &[u8]) -> io::Result<i32> {
     // SAFETY:
     // - The kernel reads `attributes.len()` octets of the slice, and what the pointers in it name:
-    //   the program and the licence in `run`, which outlive the call.
+    //   the program and the licence in `attach`, which outlive the call.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), attributes.len() as libc::c_long)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
-/// Reflects on `interface` for `duration`; needs root.
-pub fn run(interface: &str, duration: Duration) -> io::Result<()> {
-    let program = program();
+/// Attaches `program` to `interface` of this thread's network namespace, until the result is
+/// dropped; needs root.
+pub fn attach(interface: &str, program: Program) -> io::Result<OwnedFd> {
+    let failed = |what: &str, error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("{what} on {interface}: {error}: an XDP program needs root"),
+        )
+    };
+    let instructions = program.instructions();
     let licence = c"MIT";
     let mut load = Vec::new();
     load.extend(BPF_PROG_TYPE_XDP.to_ne_bytes());
-    load.extend((program.len() as u32).to_ne_bytes());
-    load.extend((program.as_ptr() as u64).to_ne_bytes());
+    load.extend((instructions.len() as u32).to_ne_bytes());
+    load.extend((instructions.as_ptr() as u64).to_ne_bytes());
     load.extend((licence.as_ptr() as u64).to_ne_bytes());
     // No log of the verifier: level, size, place.
     load.extend([0; 16]);
-    let program_fd = bpf(BPF_PROG_LOAD, &load)?;
+    let program = bpf(BPF_PROG_LOAD, &load).map_err(|error| failed("load", error))?;
     let mut link = Vec::new();
-    link.extend(program_fd.to_ne_bytes());
+    link.extend(program.to_ne_bytes());
     link.extend(if_nametoindex(interface)?.to_ne_bytes());
     link.extend(BPF_XDP.to_ne_bytes());
     link.extend(0u32.to_ne_bytes());
-    // The link holds until this process ends.
-    bpf(BPF_LINK_CREATE, &link)?;
+    let link = bpf(BPF_LINK_CREATE, &link).map_err(|error| failed("attach", error))?;
+    // SAFETY:
+    // - The kernel has just made both descriptors for this call alone: nothing else owns them.
+    let (_program, link) = unsafe { (OwnedFd::from_raw_fd(program), OwnedFd::from_raw_fd(link)) };
+    Ok(link)
+}
+
+/// Reflects on `interface` for `duration`, or lets all pass.
+pub fn run(interface: &str, program: Program, duration: Duration) -> io::Result<()> {
+    let _link = attach(interface, program)?;
     thread::sleep(duration);
     Ok(())
 }

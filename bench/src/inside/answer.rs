@@ -39,7 +39,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-struct Memory(Vec<u8>);
+/// The text of a zone, from nowhere.
+pub(super) struct Memory(pub(super) Vec<u8>);
 
 impl Source for Memory {
     fn read(&self, path: &str, _: Option<&str>) -> Result<SourceText, String> {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::mix::Questions;
 use crate::mix::cli::MixOptions;
 use crate::report::Outputs;
 use crate::report::model::{Generator, MixNote, Report, SCHEMA, Target};
@@ -26,6 +27,9 @@ pub struct TargetOptions {
     /// Source ports of each thread.
     #[arg(long, default_value_t = 64)]
     pub ports: usize,
+    /// Queries in a row from one port: those of one length leave as one (UDP_SEGMENT).
+    #[arg(long, default_value_t = 1)]
+    pub run: usize,
     /// TCP connections of each thread.
     #[arg(long, default_value_t = 16)]
     pub connections: usize,
@@ -54,6 +58,7 @@ impl TargetOptions {
             sources: self.sources.clone(),
             cores: self.cores.clone(),
             ports: self.ports,
+            run: self.run,
             connections: self.connections,
             queries_per_connection: self.queries_per_connection,
             timeout: Duration::from_secs_f64(self.timeout.clamp(0.001, 600.0)),
@@ -106,16 +111,20 @@ pub fn begin(command: &str, target: &TargetOptions, mix: &MixNote) -> Report {
     }
 }
 
-/// Sends one load.
-pub fn run(options: &Options) -> io::Result<()> {
-    let questions = Arc::new(options.mix.questions()?);
-    let note = MixNote {
+/// The queries as a report tells of them.
+pub fn note(questions: &Questions) -> MixNote {
+    MixNote {
         text: questions.text().into(),
         distinct: questions.len() as u64,
         query_octets: questions.query_octets(),
         verified: questions.entries().iter().any(|entry| entry.expected.is_some()),
-    };
-    let mut report = begin("load", &options.target, &note);
+    }
+}
+
+/// Sends one load.
+pub fn run(options: &Options) -> io::Result<()> {
+    let questions = Arc::new(options.mix.questions()?);
+    let mut report = begin("load", &options.target, &note(&questions));
     let began = Instant::now();
     let load = Load {
         label: "load".into(),

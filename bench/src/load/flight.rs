@@ -1,8 +1,8 @@
 //! Queries that are on their way: whose reply is this, and which ones are overdue.
 //!
 //! ```text
-//!   number   n = 0, 1, 2, ...  in the order of sending
-//!   lane     n mod lanes                        id   (n / lanes) scrambled, 16 bits
+//!   number   n = 0, 1, 2, ...  in the order of sending; `run` in a row have the same lane
+//!   lane     (n / run) mod lanes            id   the lane's count of queries, scrambled, 16 bits
 //!
 //!   slots    ... answered | open | answered | open | open | free ...
 //!                          ^ oldest: it times out next         ^ next
@@ -22,6 +22,7 @@ const SLOTS_MIN: u64 = 1 << 10;
 pub struct Flight {
     slots: Box<[Slot]>,
     lanes: u64,
+    run: u64,
     /// Odd, and its inverse modulo 2^16: IDs do not count up.
     multiplier: u16,
     inverse: u16,
@@ -54,8 +55,10 @@ pub enum Match {
 }
 
 impl Flight {
-    /// For `lanes` of a carrier and `count` queries on their way at most.
-    pub fn new(lanes: usize, count: u64, seed: u64) -> Flight {
+    /// For `lanes` of a carrier, `run` queries on each in turn, and `count` on their way at most.
+    pub fn new(lanes: usize, run: usize, count: u64, seed: u64) -> Flight {
+        // IDs are counted modulo 2^16: a run that does not divide that would meet itself.
+        let run = run.clamp(1, 1 << 10).next_power_of_two() as u64;
         let lanes = lanes.max(1) as u64;
         // No two queries in the table may have the same lane and ID.
         let most = 1 << (lanes * IDS).ilog2();
@@ -68,6 +71,7 @@ impl Flight {
         Flight {
             slots: vec![Slot::default(); count as usize].into(),
             lanes,
+            run,
             multiplier,
             inverse,
             next: 0,
@@ -86,8 +90,10 @@ impl Flight {
         if self.next - self.oldest >= self.slots.len() as u64 {
             return None;
         }
-        let lane = (self.next % self.lanes) as usize;
-        let id = ((self.next / self.lanes) as u16).wrapping_mul(self.multiplier);
+        let (turn, place) = (self.next / self.run, self.next % self.run);
+        let lane = (turn % self.lanes) as usize;
+        let count = turn / self.lanes * self.run + place;
+        let id = (count as u16).wrapping_mul(self.multiplier);
         Some((lane, id))
     }
 
@@ -105,9 +111,10 @@ impl Flight {
 
     /// Finds the query that a reply on `lane` with `id` and this question answers.
     pub fn close(&mut self, lane: usize, id: u16, question: u64) -> Match {
-        let round = u64::from(id.wrapping_mul(self.inverse));
+        let count = u64::from(id.wrapping_mul(self.inverse));
         let period = self.lanes * IDS;
-        let place = round * self.lanes + lane as u64;
+        let turn = count / self.run * self.lanes + lane as u64;
+        let place = turn * self.run + count % self.run;
         // The latest number with this lane and ID.
         let behind = (self.next + period - 1 - place) % period;
         let Some(number) = (self.next).checked_sub(1 + behind) else { return Match::None };
@@ -195,10 +202,11 @@ mod tests {
         for seed in 1..20 {
             let mut random = Random::new(seed);
             let lanes = 1 + random.below(70) as usize;
-            let mut flight = Flight::new(lanes, 1 << 12, random.below(1 << 20));
+            let run = 1 << random.below(7);
+            let mut flight = Flight::new(lanes, run, 1 << 12, random.below(1 << 20));
             let mut open: HashMap<(usize, u16), (u64, u64)> = HashMap::new();
             let mut closed: Vec<(usize, u16, u64)> = Vec::new();
-            for step in 1..60_000u64 {
+            for step in 1..8_000u64 {
                 match random.below(10) {
                     0..5 => {
                         let Some((lane, id)) = flight.next() else { continue };
@@ -222,7 +230,7 @@ mod tests {
                         closed.push((lane, id, question));
                     }
                     _ => {
-                        let before = step.saturating_sub(2000);
+                        let before = step.saturating_sub(500);
                         while let Some(slot) = flight.expire(before) {
                             let found = open.iter().find(|(_, v)| v.1 == slot.sent_ns).unwrap();
                             let key = *found.0;
@@ -237,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_full_table_says_so_until_its_oldest_query_is_closed() {
-        let mut flight = Flight::new(1, 0, 5);
+        let mut flight = Flight::new(1, 1, 0, 5);
         let mut ids = Vec::new();
         while let Some((_, id)) = flight.next() {
             flight.open(1, 1, 7, 0);
@@ -253,7 +261,7 @@ mod tests {
 
     #[test]
     fn one_lane_never_has_more_than_its_ids() {
-        let mut flight = Flight::new(1, 1 << 30, 9);
+        let mut flight = Flight::new(1, 8, 1 << 30, 9);
         let mut seen = vec![false; 1 << 16];
         while let Some((_, id)) = flight.next() {
             assert!(!std::mem::replace(&mut seen[id as usize], true));

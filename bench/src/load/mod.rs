@@ -49,6 +49,10 @@ pub struct LoadOptions {
     pub cores: Vec<usize>,
     /// Source ports of each thread.
     pub ports: usize,
+    /// Queries in a row from one port. Those of one length then leave as one (UDP_SEGMENT), which
+    /// costs the generator less; on interfaces that pass them on as one (loopback, veth) it costs the
+    /// server less, too.
+    pub run: usize,
     /// Connections of each thread, for queries over TCP.
     pub connections: usize,
     /// Queries on one connection before it is closed and another opened; 0: no limit.
@@ -209,15 +213,18 @@ impl Part {
         let count = (rate * (timeout_ns + worker::BEHIND_MAX_NS) as f64 / 1e9 * 2.0) as u64;
         let asks =
             |stream: bool| self.questions.entries().iter().any(|entry| entry.stream == stream);
-        let lanes = |carrier| Lanes::new(carrier, count, seed);
+        let lanes = |carrier, run| Lanes::new(carrier, run, count, seed);
         let datagrams = if asks(false) {
             let first = self.index * self.options.ports;
-            Some(lanes(Box::new(datagrams::open(&self.options, first)?)))
+            Some(lanes(Box::new(datagrams::open(&self.options, first)?), self.options.run))
         } else {
             None
         };
-        let streams =
-            if asks(true) { Some(lanes(stream::open(&self.options, self.index)?)) } else { None };
+        let streams = if asks(true) {
+            Some(lanes(stream::open(&self.options, self.index)?, 1))
+        } else {
+            None
+        };
         Ok(Worker {
             questions: self.questions.clone(),
             times: Times::new(&self.load.schedule, rate, self.load.seconds, seed),
@@ -225,6 +232,7 @@ impl Part {
             random: Random::new(seed ^ 0x5353),
             timeout_ns,
             late_ns: self.options.late.as_nanos() as u64,
+            sorts: self.options.run > 1,
             datagrams,
             streams,
             shared: self.shared.clone(),

@@ -41,6 +41,8 @@ pub struct Worker {
     pub part: (u64, u64),
     /// Draws labels and letter case.
     pub random: Random,
+    /// Queries of one length are sent in a row: those of one port then leave as one.
+    pub sorts: bool,
     /// When an unanswered query is lost.
     pub timeout_ns: u64,
     /// From when on a query is late.
@@ -73,9 +75,9 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// With room for `count` queries on their way.
-    pub fn new(carrier: Box<dyn Carrier>, count: u64, seed: u64) -> Lanes {
-        let flight = Flight::new(carrier.lanes(), count, seed);
+    /// With `run` queries in a row on one lane, and room for `count` on their way.
+    pub fn new(carrier: Box<dyn Carrier>, run: usize, count: u64, seed: u64) -> Lanes {
+        let flight = Flight::new(carrier.lanes(), run, count, seed);
         Lanes { carrier, flight }
     }
 }
@@ -88,23 +90,30 @@ impl Worker {
         let mut position = self.part.0;
         let mut second = 0;
         let mut lateness: Vec<u64> = Vec::with_capacity(BATCH);
+        let mut batch: Vec<(u64, u32)> = Vec::with_capacity(BATCH);
         loop {
             let now = now_ns();
             second = self.begin_second(&mut tally, second, now.saturating_sub(start_ns));
-            lateness.clear();
+            batch.clear();
             while let Some(due) = next
                 && due <= now
-                && lateness.len() < BATCH
+                && batch.len() < BATCH
             {
-                tally.counts.scheduled += 1;
-                let question = self.questions.index_at(position);
+                batch.push((due, self.questions.index_at(position)));
                 position += self.part.1;
+                next = self.times.next().map(|at| start_ns + at);
+            }
+            if self.sorts {
+                batch.sort_unstable_by_key(|&(_, index)| self.questions.entry(index).message_len());
+            }
+            lateness.clear();
+            for &(due, question) in &batch {
+                tally.counts.scheduled += 1;
                 if now - due <= BEHIND_MAX_NS && self.ask(question, due, now) {
                     lateness.push(due);
                 } else {
                     tally.never_sent += 1;
                 }
-                next = self.times.next().map(|at| start_ns + at);
             }
             self.flush(&mut tally, &lateness, second)?;
             let received = self.receive(&mut tally, second)?;

@@ -28,6 +28,13 @@ pub struct Entry {
     pub expected: Option<Expected>,
 }
 
+impl Entry {
+    /// Octets of the message.
+    pub fn message_len(&self) -> usize {
+        self.len as usize
+    }
+}
+
 /// What an answer has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {

@@ -1,12 +1,28 @@
-//! PLACEHOLDER
+//! What a buyer needs: what this machine carries within agreed bounds, what limits it, how many of
+//! it to buy; and how well that was predicted.
+//!
+//! ```text
+//!   classes ──> campaign ──> runs ──> fit ──> predict ──> draw ──> Plan
+//!                  │                 (core time by class,   └─ limits: NIC, line, buffers, memory
+//!                  v                  scaling with cores)
+//!                 Lab: testbed (server, place, core_time, zone), or a model of one in the tests
+//! ```
+//!
+//! `fit`, `predict`, `limits` and `draw` are pure.
 
-use std::io;
+pub mod campaign;
+pub mod classes;
+mod cli;
+pub mod core_time;
+pub mod draw;
+pub mod fit;
+pub mod lab;
+pub mod limits;
+pub mod place;
+pub mod predict;
+pub mod server;
+pub mod testbed;
+mod words;
+pub mod zone;
 
-/// Options.
-#[derive(clap::Args)]
-pub struct Options {}
-
-/// Runs it.
-pub fn run(_options: &Options) -> io::Result<()> {
-    Err(io::Error::other("not yet"))
-}
+pub use cli::{Options, run};

@@ -325,6 +325,18 @@ pub struct Plan {
     pub machines: Option<Machines>,
     /// The prediction against a mix it was not fitted on.
     pub check: Option<Check>,
+    /// All such mixes, `check` first.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+    /// Cores of the server for which `limits` and `machines` are said.
+    #[serde(default)]
+    pub cores: u32,
+    /// Share of a core's time at which the bounds stop to hold under the mix, by the fit.
+    #[serde(default)]
+    pub knee_busy: Option<f64>,
+    /// Root mean square of the relative deviations of the runs from the fit of core times.
+    #[serde(default)]
+    pub deviation: Option<f64>,
 }
 
 /// One class of traffic.
@@ -342,6 +354,24 @@ pub struct Class {
     pub query_octets: f64,
     /// Mean octets of an answer.
     pub answer_octets: f64,
+    /// Microseconds of core time per answer by the fit, on a core that is never idle.
+    #[serde(default)]
+    pub full_us: Option<f64>,
+    /// How much more on a core that is always idle.
+    #[serde(default)]
+    pub waking_us: Option<f64>,
+    /// Share of a core's time at which the bounds stop to hold, by the fit.
+    #[serde(default)]
+    pub knee_busy: Option<f64>,
+    /// How its answers grow with cores.
+    #[serde(default)]
+    pub scaling: Option<Scaling>,
+    /// Transfers a second beside the other classes; these have no share.
+    #[serde(default)]
+    pub per_second: Option<f64>,
+    /// Nanoseconds of server core time per octet transferred.
+    #[serde(default)]
+    pub octet_ns: Option<f64>,
 }
 
 /// The Universal Scalability Law: `rate(n) = lambda n / (1 + sigma (n - 1) + kappa n (n - 1))`.
@@ -406,6 +436,12 @@ pub struct Machines {
     pub each: f64,
     /// Machines to buy.
     pub count: u32,
+    /// The share of `each` that a machine carries while it reads its zones again, if measured.
+    #[serde(default)]
+    pub reload_share: Option<f64>,
+    /// The arithmetic in words.
+    #[serde(default)]
+    pub words: String,
 }
 
 /// A prediction and what then was measured.

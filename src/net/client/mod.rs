@@ -228,6 +228,29 @@ mod tests {
         }
     }
 
+    /// Datagrams of one length on one port may leave as one; they arrive each by itself, in order.
+    #[test]
+    fn what_leaves_together_arrives_apart() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut uring = UringClient::new(ports(&server, 2)).unwrap();
+        let mut mmsg = MmsgClient::new(ports(&server, 2)).unwrap();
+        for path in [&mut uring as &mut dyn ClientPath, &mut mmsg] {
+            let lengths = [5, 5, 5, 9, 5, 5, 1, 1, 0, 0, 1400, 1400, 1400];
+            for (i, &len) in lengths.iter().enumerate() {
+                assert!(path.queue(usize::from(i > 5), &vec![i as u8; len]));
+            }
+            path.flush().unwrap();
+            for (i, &len) in lengths.iter().enumerate() {
+                let mut octets = [0; 2048];
+                let (got, _) = server.recv_from(&mut octets).unwrap();
+                assert_eq!(octets[..got], vec![i as u8; len]);
+            }
+            path.receive(&mut |_| ()).unwrap();
+            assert_eq!(path.unsent(), 0);
+        }
+    }
+
     #[test]
     fn a_full_queue_says_so() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -6,7 +6,8 @@
 //!   buffer   | recvmsg_out 16 | control 32: when | datagram ............ |
 //! ```
 //!
-//! Every port has a multishot receive; all share one ring of buffers.
+//! Every port has a multishot receive; all share one ring of buffers. Datagrams of one length that
+//! follow each other on one port leave as one (UDP_SEGMENT): the kernel looks up the route once.
 
 use std::io;
 use std::net::UdpSocket;
@@ -28,8 +29,12 @@ const BUFFERS: u16 = 1024;
 /// `struct io_uring_recvmsg_out`.
 const OUT_LEN: usize = 16;
 const BUFFER_LEN: usize = (OUT_LEN + TIME_CONTROL_LEN + DATAGRAM_BUFFER_LEN).next_multiple_of(64);
-/// Marks completions of sends; receives carry the port.
+/// Marks completions of sends, with how many datagrams they had; receives carry the port.
 const SEND: u64 = 1 << 32;
+/// Room for one control message with a segment's length.
+const SEGMENT_CONTROL_LEN: usize = size_of::<libc::cmsghdr>() + 8;
+/// Octets of the largest datagram before it is cut into segments.
+const SEGMENTS_LEN_MAX: usize = 65_000;
 /// Datagrams taken in one turn, so that sending gets its own.
 const TURN_COUNT_MAX: usize = 256;
 /// Enters of the kernel that closing may take.
@@ -50,7 +55,27 @@ pub struct UringClient {
     /// Datagrams to be sent.
     slots: Region,
     queued: Vec<(u32, u32)>,
+    /// For datagrams that leave as one: by the slot of the first.
+    vectors: Box<[libc::iovec]>,
+    headers: Box<[libc::msghdr]>,
+    controls: Box<[SegmentControl]>,
     unsent: u64,
+}
+
+/// Room for a control message with the alignment that `cmsghdr` has.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct SegmentControl([u8; SEGMENT_CONTROL_LEN]);
+
+impl SegmentControl {
+    /// Segments of `len` octets.
+    fn set(&mut self, len: u16) {
+        let message_len = size_of::<libc::cmsghdr>() + size_of::<u16>();
+        self.0[..8].copy_from_slice(&message_len.to_ne_bytes());
+        self.0[8..12].copy_from_slice(&libc::SOL_UDP.to_ne_bytes());
+        self.0[12..16].copy_from_slice(&libc::UDP_SEGMENT.to_ne_bytes());
+        self.0[16..18].copy_from_slice(&len.to_ne_bytes());
+    }
 }
 
 struct Port {
@@ -80,6 +105,9 @@ impl UringClient {
         // - `msghdr` is made of integers and pointers: all zeroes is a value of it.
         let mut template: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         template.msg_controllen = TIME_CONTROL_LEN;
+        let header = *template;
+        let vector = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let control = SegmentControl([0; SEGMENT_CONTROL_LEN]);
         let unarmed = (0..sockets.len() as u32).collect();
         let ports = sockets.into_iter().map(|socket| Port { socket, armed: false }).collect();
         let mut path = UringClient {
@@ -90,6 +118,9 @@ impl UringClient {
             unarmed,
             slots: Region::new(QUEUE_COUNT_MAX * QUERY_LEN_MAX)?,
             queued: Vec::with_capacity(QUEUE_COUNT_MAX),
+            vectors: vec![vector; QUEUE_COUNT_MAX].into(),
+            headers: vec![header; QUEUE_COUNT_MAX].into(),
+            controls: vec![control; QUEUE_COUNT_MAX].into(),
             unsent: 0,
         };
         while !path.unarmed.is_empty() {
@@ -127,6 +158,29 @@ impl UringClient {
         }
     }
 
+    /// The submission that sends `count` datagrams from slot `first` on, all of one port and length.
+    fn send(&mut self, first: usize, count: usize) -> squeue::Entry {
+        let (port, len) = self.queued[first];
+        let start = |slot: usize| self.slots.as_ptr().wrapping_add(slot * QUERY_LEN_MAX);
+        let entry = if count == 1 {
+            opcode::Send::new(Fixed(port), start(first), len).flags(libc::MSG_DONTWAIT).build()
+        } else {
+            for slot in first..first + count {
+                let vector = &mut self.vectors[slot];
+                *vector =
+                    libc::iovec { iov_base: start(slot).cast_mut().cast(), iov_len: len as usize };
+            }
+            self.controls[first].set(len as u16);
+            let header = &mut self.headers[first];
+            header.msg_iov = &raw mut self.vectors[first];
+            header.msg_iovlen = count;
+            header.msg_control = (&raw mut self.controls[first]).cast();
+            header.msg_controllen = SEGMENT_CONTROL_LEN;
+            opcode::SendMsg::new(Fixed(port), header).flags(libc::MSG_DONTWAIT as u32).build()
+        };
+        entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(SEND | count as u64)
+    }
+
     /// Hands out the datagram of a completion, if it has one.
     fn take(
         &mut self,
@@ -136,7 +190,9 @@ impl UringClient {
     ) -> usize {
         let result = completion.result();
         if completion.user_data() & SEND != 0 {
-            self.unsent += u64::from(result < 0);
+            if result < 0 {
+                self.unsent += completion.user_data() & (SEND - 1);
+            }
             return 0;
         }
         let port = completion.user_data() as usize;
@@ -205,19 +261,19 @@ impl ClientPath for UringClient {
 
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
-        for (slot, &(port, len)) in self.queued.iter().enumerate() {
-            let start = self.slots.as_ptr().wrapping_add(slot * QUERY_LEN_MAX);
-            let send = opcode::Send::new(Fixed(port), start, len)
-                .flags(libc::MSG_DONTWAIT)
-                .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(SEND);
+        let mut first = 0;
+        while let Some(&queued) = self.queued.get(first) {
+            let most = SEGMENTS_LEN_MAX / (queued.1 as usize).max(1);
+            let same = self.queued[first..].iter().take(most).take_while(|next| **next == queued);
+            let count = same.count().max(1);
+            let send = self.send(first, count);
             // SAFETY:
-            // - The slot stays as it is until `enter` returns: MSG_DONTWAIT sends complete while
-            //   they are submitted.
+            // - The slots, and the vectors, header and control of the first, stay as they are until
+            //   `enter` returns: MSG_DONTWAIT sends complete while they are submitted.
             if unsafe { self.ring.submission().push(&send) }.is_err() {
-                self.unsent += 1;
+                self.unsent += count as u64;
             }
+            first += count;
         }
         self.queued.clear();
         self.arm();

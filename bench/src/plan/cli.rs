@@ -1,0 +1,482 @@
+//! `ring53-bench plan`.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ring53::wire::Name;
+
+use crate::find::{self, Bounds, CEILING_SHARE_MAX, CeilingOption};
+use crate::load::{LoadOptions, kernel};
+use crate::mix::cli::MixOptions;
+use crate::report::Outputs;
+use crate::report::model::{Generator, MixNote, Report, SCHEMA, Target};
+
+use super::campaign::Settings;
+use super::classes::{Kind, Pool, Shares, questions, sort};
+use super::draw::{ClassTask, Made, Task, make};
+use super::limits::{ClassWire, Surroundings, read_bits};
+use super::place::{Loopback, Place};
+use super::server::{Launch, Template};
+use super::testbed::{MadeZone, Testbed};
+use super::words;
+use super::zone::{self, ZoneNames};
+
+/// Options of `plan`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The server that is started: ring53, nsd or knot.
+    #[arg(long, default_value = "ring53", value_parser = ["ring53", "nsd", "knot"])]
+    server: String,
+    /// Another server: its command, words divided by spaces, in which {cores}, {count}, {listen},
+    /// {address}, {port}, {client}, {apex}, {zone}, {directory} and {config} are filled in. It has
+    /// to stay in the foreground, to end on SIGTERM and to read its zones again on SIGHUP.
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "server")]
+    server_command: Option<String>,
+    /// A file in which the same is filled in, for {config}.
+    #[arg(long, value_name = "FILE", requires = "server_command")]
+    server_config: Option<PathBuf>,
+    /// The ring53 to start; default: the one beside this program.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Cores for the generator; default: the upper half.
+    #[arg(long, value_name = "CORES", value_delimiter = ',')]
+    generator_cores: Vec<usize>,
+    /// The most cores that the server is measured with; default: all but the generator's.
+    #[arg(long)]
+    cores_max: Option<u32>,
+    /// Classes and their shares: hit, nxdomain, signed, signed-nxdomain, referral, tcp (connections
+    /// that stay), tcp-query (one each); transfer=N is N transfers of the zone a second.
+    #[arg(
+        long = "class",
+        value_name = "SHARES",
+        default_value = "hit=0.7,nxdomain=0.3",
+        conflicts_with = "queries"
+    )]
+    classes: Shares,
+    /// A query file as dnsperf reads it: its classes are found by asking the server.
+    #[arg(long, value_name = "FILE", requires = "zone")]
+    queries: Option<PathBuf>,
+    /// Queries over TCP of the file have a connection each.
+    #[arg(long)]
+    tcp_per_query: bool,
+    /// The zone's file; default: one that is made, with delegations, signed if classes need it.
+    #[arg(long, value_name = "FILE", requires = "apex")]
+    zone: Option<PathBuf>,
+    /// The zone's name.
+    #[arg(long, value_name = "NAME", requires = "zone")]
+    apex: Option<Name>,
+    /// Hosts in the zone that is made.
+    #[arg(long, default_value_t = 100_000)]
+    names: u64,
+    /// The bounds within which a rate counts.
+    #[arg(long, value_name = "BOUNDS", default_value = "p99.9<1ms,loss<0.01%")]
+    slo: Bounds,
+    /// How many times each class and mix is measured, in turn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds of each load.
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Queries a second of the first load.
+    #[arg(long, default_value_t = 20_000.0)]
+    rate_start: f64,
+    /// Queries a second at most.
+    #[arg(long, default_value_t = 1e7)]
+    rate_max: f64,
+    /// The generator's own ceiling, above 80 % of which no rate counts: a number, auto (against an
+    /// echo, whose own ceiling may be lower than the server's) or none.
+    #[arg(long, default_value = "none")]
+    ceiling: CeilingOption,
+    /// Source ports of each thread of the generator.
+    #[arg(long, default_value_t = 64)]
+    ports: usize,
+    /// TCP connections of each thread of the generator.
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// Answers a second that are wanted of all machines together.
+    #[arg(long, value_name = "RATE")]
+    target: Option<f64>,
+    /// How many times that an attack sends.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "target")]
+    attack: f64,
+    /// Machines that may be down.
+    #[arg(long, value_name = "K", default_value_t = 1, requires = "target")]
+    down: u32,
+    /// Server cores of the machine to buy; default: as many as were measured.
+    #[arg(long)]
+    machine_cores: Option<u32>,
+    /// Memory of the machine to buy, in MiB; default: this machine's.
+    #[arg(long, value_name = "MIB")]
+    machine_memory: Option<f64>,
+    /// Speed of its interface, as 10G; default: that of the fastest here.
+    #[arg(long, value_name = "SPEED", value_parser = read_bits)]
+    nic: Option<f64>,
+    /// Frames a second and direction that the interface is known to take.
+    #[arg(long, value_name = "RATE")]
+    nic_packets: Option<f64>,
+    /// Octets that a frame carries.
+    #[arg(long, default_value_t = 1500.0)]
+    mtu: f64,
+    /// Count IPv6 headers.
+    #[arg(long)]
+    ipv6: bool,
+    /// Milliseconds that the cores may be away, for what socket buffers have to hold.
+    #[arg(long, default_value_t = 10.0)]
+    stall_ms: f64,
+    /// Measure neither memory nor reloads.
+    #[arg(long)]
+    no_reloads: bool,
+    /// Seed of everything that is drawn.
+    #[arg(long, default_value_t = 53)]
+    seed: u64,
+    #[command(flatten)]
+    outputs: Outputs,
+}
+
+/// Measures, plans, writes and prints.
+pub fn run(options: &Options) -> io::Result<()> {
+    let began = (SystemTime::now(), Instant::now());
+    let folder = Folder::new()?;
+    let (server_cores, generator_cores) = cores(options)?;
+    let place: Box<dyn Place> = Box::new(Loopback);
+    let note = place.note();
+    let (mut testbed, names) =
+        testbed(options, &folder.0, place, server_cores.clone(), &generator_cores)?;
+    let shares = pools(options, &mut testbed, &names)?;
+    let even = vec![1.0 / testbed.pools.len() as f64; testbed.pools.len()];
+    let all = questions(&testbed.pools, &even, options.seed);
+    let ceiling = find::measure(&options.ceiling, &testbed.load, &Arc::new(all))?;
+    let mut task = task(options, &mut testbed, &shares, names.records)?;
+    if let Some(ceiling) = &ceiling {
+        let most = ceiling.rate * CEILING_SHARE_MAX;
+        task.settings.rate_max = task.settings.rate_max.min(most);
+    }
+    let quiet = options.outputs.quiet;
+    let mut say = |line: &str| {
+        if !quiet {
+            eprintln!("{line}");
+        }
+    };
+    let Made { plan, runs, mut notes } = make(&mut testbed, &task, &mut say)?;
+    notes.push(note);
+    if ceiling.is_none() {
+        notes.push(
+            "the generator's ceiling was not measured (--ceiling): what it spoilt is void".into(),
+        );
+    }
+    if testbed.neighbours() > 0.02 {
+        notes.push(format!(
+            "other processes had up to {:.0} % of the server's cores in a run: on a machine of its \
+             own knees are higher and errors smaller",
+            testbed.neighbours() * 100.0
+        ));
+    }
+    let report = Report {
+        schema: SCHEMA,
+        command: "plan".into(),
+        arguments: std::env::args().skip(1).collect(),
+        began: rfc3339(began.0),
+        seconds: began.1.elapsed().as_secs_f64(),
+        machine: kernel::machine(),
+        generator: Generator {
+            version: env!("CARGO_PKG_VERSION").into(),
+            path: testbed.load.path.clone(),
+            cores: generator_cores.iter().map(|&core| core as u32).collect(),
+            ports: (options.ports * generator_cores.len()) as u32,
+            timestamps: "kernel".into(),
+            ceiling,
+        },
+        target: Some(Target { address: testbed.launch.listen.to_string(), version: None }),
+        mix: Some(MixNote {
+            text: plan.checks.first().map(|check| check.mix.clone()).unwrap_or_default(),
+            ..MixNote::default()
+        }),
+        runs,
+        plan: Some(plan.clone()),
+        notes: notes.clone(),
+        ..Report::default()
+    };
+    options.outputs.write(&report)?;
+    print!("{}", words::plan(&plan, &notes));
+    Ok(())
+}
+
+//----------- Preparing ------------------------------------------------------
+
+/// A folder that goes when this does.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> io::Result<Folder> {
+        let path = std::env::temp_dir().join(format!("ring53-plan-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The server's and the generator's cores, of those that this process may use.
+fn cores(options: &Options) -> io::Result<(Vec<usize>, Vec<usize>)> {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
+    let all: Vec<usize> = (0..nix::sched::CpuSet::count())
+        .filter(|&core| set.is_set(core).unwrap_or(false))
+        .collect();
+    let generator = match options.generator_cores.is_empty() {
+        true => all[all.len().div_ceil(2)..].to_vec(),
+        false => options.generator_cores.clone(),
+    };
+    let mut server: Vec<usize> =
+        all.iter().copied().filter(|core| !generator.contains(core)).collect();
+    if let Some(most) = options.cores_max {
+        server.truncate(most as usize);
+    }
+    if server.is_empty() || generator.is_empty() {
+        return Err(io::Error::other(format!(
+            "cores {all:?}: the server needs one and the generator another; --generator-cores says \
+             which"
+        )));
+    }
+    Ok((server, generator))
+}
+
+/// 1, 2, 4, and so on, and the most.
+fn core_counts(most: u32) -> Vec<u32> {
+    let mut counts: Vec<u32> = std::iter::successors(Some(1u32), |count| count.checked_mul(2))
+        .take_while(|&n| n < most)
+        .collect();
+    counts.push(most);
+    counts
+}
+
+fn testbed(
+    options: &Options,
+    folder: &Path,
+    place: Box<dyn Place>,
+    server_cores: Vec<usize>,
+    generator_cores: &[usize],
+) -> io::Result<(Testbed, ZoneNames)> {
+    let template = match (&options.server_command, &options.server_config) {
+        (Some(command), config) => {
+            let read = |path: &PathBuf| {
+                fs::read_to_string(path)
+                    .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
+            };
+            let config = config.as_ref().map(read).transpose()?.unwrap_or_default();
+            Template { command: command.clone(), config }
+        }
+        _ => Template::of(&options.server).ok_or_else(|| io::Error::other("unknown server"))?,
+    };
+    // What reading again changes is a copy.
+    let path = folder.join("zone");
+    let (apex, made) = match (&options.zone, &options.apex) {
+        (Some(zone), Some(apex)) => {
+            fs::copy(zone, &path)
+                .map_err(|error| io::Error::other(format!("{}: {error}", zone.display())))?;
+            (apex.clone(), None)
+        }
+        _ => {
+            let dnssec = [Kind::Signed, Kind::SignedNxdomain];
+            let signed = options.classes.classes.iter().any(|(kind, _)| dnssec.contains(kind));
+            let names = options.names.max(64);
+            zone::make(&path, names, signed)?;
+            let apex = "example.".parse().map_err(io::Error::other)?;
+            (apex, Some(MadeZone { names, signed }))
+        }
+    };
+    let names = ZoneNames::read(&apex, &path)?;
+    let program = match &options.program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("ring53"),
+    };
+    let listen = free_port(place.server())?;
+    let launch = Launch {
+        template,
+        program,
+        apex,
+        zone: path,
+        directory: folder.join("server"),
+        listen,
+        client: place.client(),
+    };
+    let load = LoadOptions {
+        server: listen,
+        sources: Vec::new(),
+        cores: generator_cores.to_vec(),
+        ports: options.ports,
+        connections: options.connections,
+        queries_per_connection: 0,
+        timeout: Duration::from_millis(500),
+        late: Duration::from_millis(1),
+        path: "auto".into(),
+        server_pid: None,
+    };
+    Ok((Testbed::new(place, launch, server_cores, load, made), names))
+}
+
+/// A port that neither UDP nor TCP uses.
+fn free_port(address: std::net::IpAddr) -> io::Result<SocketAddr> {
+    for _ in 0..16 {
+        // Where the address is somebody else's, so is the port: it is not tried.
+        let Ok(socket) = UdpSocket::bind((address, 0)) else { return Ok((address, 53).into()) };
+        let taken = socket.local_addr()?;
+        if TcpListener::bind(taken).is_ok() {
+            return Ok(taken);
+        }
+    }
+    Err(io::Error::other("no port is free for UDP and TCP"))
+}
+
+/// What is asked of each class; the server answers already.
+fn pools(options: &Options, testbed: &mut Testbed, names: &ZoneNames) -> io::Result<Shares> {
+    testbed.serve(1)?;
+    let listen = testbed.launch.listen;
+    let mut found = Ok((Shares::default(), Vec::new()));
+    let mut work = || {
+        found = match &options.queries {
+            Some(queries) => {
+                let mix = MixOptions {
+                    queries: Some(queries.clone()),
+                    seed: options.seed,
+                    ..MixOptions::default()
+                };
+                sort(&mix.questions()?, listen, options.tcp_per_query)
+            }
+            None => {
+                let shares = options.classes.clone();
+                let made = shares.classes.iter().map(|&(kind, _)| {
+                    let pool = Pool::of_zone(kind, &testbed.launch.apex, names)?;
+                    pool.confirm(listen)?;
+                    Ok(pool)
+                });
+                made.collect::<io::Result<Vec<Pool>>>().map(|pools| (shares, pools))
+            }
+        };
+        Ok(())
+    };
+    testbed.place.with_client(&mut work)?;
+    let (shares, pools) = found?;
+    testbed.pools = pools;
+    Ok(shares)
+}
+
+fn task(
+    options: &Options,
+    testbed: &mut Testbed,
+    shares: &Shares,
+    records: u64,
+) -> io::Result<Task> {
+    let most = testbed.cores.len() as u32;
+    testbed.serve(most)?;
+    let cores = options.machine_cores.unwrap_or(most);
+    let buffers = testbed.receive_buffers().map(|octets| {
+        let text = match cores {
+            cores if cores == most => "as ss says".into(),
+            cores => format!("as ss says of {most} cores, times {cores} / {most}"),
+        };
+        (octets * f64::from(cores) / f64::from(most), text)
+    });
+    let pools = testbed.pools.iter().zip(&shares.classes);
+    let class = |(pool, &(kind, share)): (&Pool, &(Kind, f64))| ClassTask {
+        name: kind.to_string(),
+        share,
+        wire: ClassWire {
+            query_octets: pool.query_octets(),
+            answer_octets: 0.0,
+            transport: kind.transport(),
+        },
+    };
+    Ok(Task {
+        classes: pools.map(class).collect(),
+        settings: Settings {
+            cores: core_counts(most),
+            rounds: options.rounds,
+            seconds: options.seconds,
+            rate_start: options.rate_start,
+            rate_max: options.rate_max,
+            resolution: 0.03,
+            bounds: options.slo,
+            transfers: shares.transfers,
+            seed: options.seed,
+        },
+        surroundings: Surroundings {
+            ipv6: options.ipv6,
+            mtu: options.mtu,
+            nic_bits: options
+                .nic
+                .map(|bits| (bits, "--nic".to_string()))
+                .or_else(fastest_interface),
+            nic_packets: options.nic_packets,
+            buffers,
+            stall_s: options.stall_ms / 1e3,
+        },
+        machine_mib: options.machine_memory.unwrap_or(kernel::machine().memory_mib as f64),
+        records,
+        reloads: !options.no_reloads,
+        machine_cores: options.machine_cores,
+        target: options.target.map(|target| (target, options.attack, options.down)),
+    })
+}
+
+/// The interface of this machine that says the highest speed.
+fn fastest_interface() -> Option<(f64, String)> {
+    let interfaces = fs::read_dir("/sys/class/net").ok()?.flatten();
+    let speed = |entry: fs::DirEntry| {
+        let text = fs::read_to_string(entry.path().join("speed")).ok()?;
+        let megabits: f64 = text.trim().parse().ok().filter(|megabits| *megabits > 0.0)?;
+        Some((megabits * 1e6, format!("{}, as it says", entry.file_name().to_string_lossy())))
+    };
+    interfaces.filter_map(speed).max_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+/// A time as RFC 3339 has it, in UTC.
+fn rfc3339(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (day, second) = (seconds / 86_400, seconds % 86_400);
+    // Years of 400 repeat; one begins in March, so that the leap day is its last.
+    let day = day + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    let year = year + era * 400 + next;
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates() {
+        let at = |seconds| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_764_140_400), "2025-11-26T07:00:00Z");
+    }
+
+    #[test]
+    fn cores_double() {
+        assert_eq!(core_counts(1), [1]);
+        assert_eq!(core_counts(4), [1, 2, 4]);
+        assert_eq!(core_counts(6), [1, 2, 4, 6]);
+    }
+
+    #[test]
+    fn a_port_is_free() {
+        let at = free_port([127, 0, 0, 1].into()).unwrap();
+        assert!(at.port() > 0);
+    }
+}

@@ -1,0 +1,264 @@
+//! The plan against a server whose costs are known: a queueing model in virtual time.
+
+use std::io;
+
+use ring53_bench::plan::campaign::Settings;
+use ring53_bench::plan::draw::{ClassTask, Made, Task, make};
+use ring53_bench::plan::lab::{Lab, Offer};
+use ring53_bench::plan::limits::{ClassWire, MemoryPoint, Surroundings, Transport, machines};
+use ring53_bench::plan::predict::TransferCost;
+use ring53_bench::report::model::{Run, ServerUse};
+use ring53_bench::zones::queries::Random;
+
+//----------- The model of a server ------------------------------------------
+
+/// Cores with a queue each. An answer costs its class's time, more if its core was idle, and on
+/// more cores all of it costs more by the Universal Scalability Law.
+struct ModelServer {
+    random: Random,
+    /// Microseconds by class.
+    full_us: Vec<f64>,
+    /// Microseconds by class, for waking an idle core.
+    waking_us: Vec<f64>,
+    sigma: f64,
+    kappa: f64,
+    /// Share of each core that reading zones takes.
+    reload_busy: f64,
+    transfer_us: f64,
+    /// What the measurement of core time is off by at most, as a share.
+    noise: f64,
+    /// The rate that the generator cannot exceed.
+    ceiling: f64,
+}
+
+impl ModelServer {
+    fn new() -> ModelServer {
+        ModelServer {
+            random: Random::new(5),
+            full_us: vec![4.0, 5.0, 9.0, 14.0],
+            waking_us: vec![3.0, 3.0, 3.0, 8.0],
+            sigma: 0.05,
+            kappa: 0.002,
+            reload_busy: 0.4,
+            transfer_us: 20_000.0,
+            noise: 0.03,
+            ceiling: 1e9,
+        }
+    }
+
+    fn uniform(&mut self) -> f64 {
+        (self.random.below(1 << 53) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    fn stretch(&self, cores: u32) -> f64 {
+        let n = f64::from(cores);
+        1.0 + self.sigma * (n - 1.0) + self.kappa * n * (n - 1.0)
+    }
+
+    /// What the cores can do at most, from the parameters alone.
+    fn capacity(&self, shares: &[f64], cores: u32, taken: f64) -> f64 {
+        let mean: f64 = shares.iter().zip(&self.full_us).map(|(share, us)| share * us).sum();
+        (f64::from(cores) - taken) * 1e6 / mean / self.stretch(cores)
+    }
+}
+
+impl Lab for ModelServer {
+    fn run(&mut self, offer: &Offer) -> io::Result<Run> {
+        /// Past this an arriving query finds the buffer full.
+        const QUEUE_US_MAX: f64 = 50_000.0;
+        let cores = offer.cores as usize;
+        let taken = offer.transfers * self.transfer_us / 1e6 / cores as f64
+            + if offer.reload { self.reload_busy } else { 0.0 };
+        let slow = self.stretch(offer.cores) / (1.0 - taken);
+        let (mut free_at, mut used) = (vec![0.0; cores], 0.0);
+        let (mut at, mut latencies, mut lost) = (0.0, Vec::new(), 0u64);
+        while at < offer.seconds * 1e6 {
+            at -= self.uniform().ln() * 1e6 / offer.rate;
+            let core = self.random.below(cores as u64) as usize;
+            let mut pick = self.uniform();
+            let class = offer.shares.iter().position(|share| {
+                pick -= share;
+                pick <= 0.0
+            });
+            let class = class.unwrap_or(0);
+            if free_at[core] - at > QUEUE_US_MAX {
+                lost += 1;
+                continue;
+            }
+            let waking = if free_at[core] <= at { self.waking_us[class] } else { 0.0 };
+            let us = (self.full_us[class] + waking) * slow * (0.5 + self.uniform());
+            used += us * (1.0 - taken);
+            free_at[core] = free_at[core].max(at) + us;
+            latencies.push(free_at[core] - at);
+        }
+        latencies.sort_by(f64::total_cmp);
+        let quantile = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize];
+        let mut run = Run { label: offer.label.clone(), ..Run::default() };
+        run.rate = offer.rate;
+        run.seconds = offer.seconds;
+        run.counts.good = latencies.len() as u64;
+        run.counts.lost = lost;
+        run.counts.scheduled = run.counts.good + lost;
+        if offer.rate > self.ceiling {
+            run.counts.late = run.counts.scheduled / 2;
+        }
+        run.answer_octets = 100.0;
+        run.latency.p99 = quantile(0.99);
+        run.latency.p99_9 = if lost > 0 { 1e6 } else { quantile(0.999) };
+        let noise = 1.0 + self.noise * (2.0 * self.uniform() - 1.0);
+        let busy = (used * noise / (at.max(1.0) * cores as f64)).min(1.0);
+        let core_us = busy * cores as f64 * 1e6 / run.goodput();
+        run.server = Some(ServerUse { busy, core_us, memory_mib: 100.0 });
+        Ok(run)
+    }
+
+    fn transfers(&mut self, _seconds: f64) -> io::Result<TransferCost> {
+        Ok(TransferCost { per_second: 0.0, core_us: self.transfer_us, octets: 1e7 })
+    }
+
+    fn memory(&mut self) -> io::Result<Vec<MemoryPoint>> {
+        let mib = |records: u64| 20.0 + records as f64 * 64.0 / f64::from(1 << 20);
+        let point =
+            |records, reload_mib| MemoryPoint { records, resident_mib: mib(records), reload_mib };
+        let most = 1 << 20;
+        Ok(vec![point(1 << 18, None), point(1 << 19, None), point(most, Some(2.5 * mib(most)))])
+    }
+}
+
+fn task(cores: &[u32]) -> Task {
+    let class = |(name, share): (&str, f64)| ClassTask {
+        name: name.into(),
+        share,
+        wire: ClassWire {
+            query_octets: 40.0,
+            answer_octets: 0.0,
+            transport: if name == "tcp" { Transport::Tcp } else { Transport::Udp },
+        },
+    };
+    let shares = [("hit", 0.7), ("nxdomain", 0.2), ("signed", 0.08), ("tcp", 0.02)];
+    Task {
+        classes: shares.map(class).to_vec(),
+        settings: Settings {
+            cores: cores.to_vec(),
+            rounds: 2,
+            seconds: 0.2,
+            rate_start: 20_000.0,
+            rate_max: 1e8,
+            resolution: 0.02,
+            bounds: "p99.9<1000us,loss<0.01%".parse().unwrap(),
+            transfers: 0.0,
+            seed: 53,
+        },
+        surroundings: Surroundings { mtu: 1500.0, stall_s: 0.01, ..Surroundings::default() },
+        machine_mib: 1000.0,
+        records: 1 << 20,
+        reloads: true,
+        machine_cores: None,
+        target: Some((900_000.0, 3.0, 2)),
+    }
+}
+
+fn planned(server: &mut ModelServer, task: &Task) -> Made {
+    make(server, task, &mut |_| ()).unwrap()
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[test]
+fn the_prediction_meets_a_server_whose_costs_are_known() {
+    let mut server = ModelServer::new();
+    let task = task(&[1, 2, 4]);
+    let Made { plan, runs, notes } = planned(&mut server, &task);
+    let own: Vec<f64> = task.classes.iter().map(|class| class.share).collect();
+
+    // Costs of the classes, and what waking up costs.
+    for (class, (full, waking)) in
+        plan.classes.iter().zip(server.full_us.iter().zip(&server.waking_us))
+    {
+        let off = class.full_us.unwrap() / full - 1.0;
+        assert!(off.abs() < 0.05, "{}: {off}", class.name);
+        let off = class.waking_us.unwrap() / waking - 1.0;
+        assert!(off.abs() < 0.25, "{}: waking {off}", class.name);
+    }
+    // Cores.
+    let scaling = plan.scaling.as_ref().unwrap();
+    assert_eq!(scaling.note, None);
+    let known = server.capacity(&own, 4, 0.0) / server.capacity(&own, 1, 0.0);
+    let fitted = scaling.rate(4.0) / scaling.rate(1.0);
+    assert!((fitted / known - 1.0).abs() < 0.05, "{fitted} {known}");
+    // The rate, against the parameters and against what was then measured.
+    let limit = &plan.limits[0];
+    assert_eq!(limit.what, "core");
+    let capacity = server.capacity(&own, 4, 0.0);
+    let off = limit.rate.unwrap() / capacity - 1.0;
+    assert!((-0.05..0.02).contains(&off), "{limit:?} of {capacity}");
+    assert_eq!(plan.checks.len(), 2);
+    for check in &plan.checks {
+        assert!(check.error.abs() < 0.05, "{check:?}");
+    }
+    // Machines, exactly: what the parameters and the true share while reloading lead to.
+    let bought = plan.machines.as_ref().unwrap();
+    assert_eq!(bought.reload_share, Some(0.55), "of 1 - {}", server.reload_busy);
+    let known = machines(900_000.0, 3.0, 2, capacity, Some(0.55)).unwrap();
+    assert_eq!(bought.count, known.count, "{}", bought.words);
+    // 2.7 M/s at 710 k/s each: (4 - 1 + 0.55) do not suffice, (5 - 1 + 0.55) do; 2 are down.
+    assert_eq!(bought.count, 7, "{}", bought.words);
+    // Memory.
+    let memory = plan.memory.as_ref().unwrap();
+    assert!((memory.base_mib - 20.0).abs() < 0.1, "{memory:?}");
+    assert!((memory.record_octets - 64.0).abs() < 0.1, "{memory:?}");
+    assert!((memory.reload_factor - 2.5).abs() < 0.01, "{memory:?}");
+    assert!(runs.len() > 100 && notes.len() > 3);
+}
+
+#[test]
+fn transfers_take_their_part() {
+    let mut server = ModelServer::new();
+    let mut task = task(&[1]);
+    task.settings.transfers = 10.0;
+    task.reloads = false;
+    let Made { plan, notes, .. } = planned(&mut server, &task);
+    let own: Vec<f64> = task.classes.iter().map(|class| class.share).collect();
+    let capacity = server.capacity(&own, 1, 0.2);
+    let core = plan.limits.iter().find(|limit| limit.what == "core").unwrap();
+    assert!((core.rate.unwrap() / capacity - 1.0).abs() < 0.05, "{core:?} of {capacity}");
+    for check in &plan.checks {
+        assert!(check.error.abs() < 0.05, "{check:?}");
+    }
+    let transfer = plan.classes.last().unwrap();
+    assert_eq!((transfer.per_second, transfer.octet_ns), (Some(10.0), Some(2.0)));
+    // One number of cores: nothing is assumed about more.
+    assert!(notes.iter().any(|note| note.contains("1 core only")), "{notes:?}");
+    let more = Task { machine_cores: Some(8), ..task };
+    let error = make(&mut server, &more, &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("8 cores") && error.contains("--cores-max"), "{error}");
+}
+
+#[test]
+fn a_generator_that_is_the_limit_is_not_taken_for_the_server() {
+    let mut server = ModelServer::new();
+    // Below what the two cheap classes reach, above the dear ones.
+    server.ceiling = 150_000.0;
+    let mut task = task(&[1]);
+    task.reloads = false;
+    let Made { plan, notes, .. } = planned(&mut server, &task);
+    assert_eq!(plan.classes[0].knee_busy, None);
+    assert!(plan.classes[2].knee_busy.is_some());
+    assert!(notes.iter().any(|note| note.contains("hit: one core carries at least")), "{notes:?}");
+    let own: Vec<f64> = task.classes.iter().map(|class| class.share).collect();
+    let capacity = server.capacity(&own, 1, 0.0);
+    let core = plan.limits.iter().find(|limit| limit.what == "core").unwrap();
+    assert!((core.rate.unwrap() / capacity - 1.0).abs() < 0.08, "{core:?} of {capacity}");
+
+    server.ceiling = 30_000.0;
+    let error = make(&mut server, &task, &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("the generator is the limit"), "{error}");
+}
+
+#[test]
+fn a_server_that_never_holds_the_bounds_is_an_error() {
+    let mut server = ModelServer::new();
+    server.full_us = vec![5000.0; 4];
+    let error = make(&mut server, &task(&[1]), &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("hold at no rate") && error.contains("--slo"), "{error}");
+}
