@@ -38,6 +38,7 @@ pub fn ask(
         sources: Vec::new(),
         cores: vec![bed.client_core()],
         ports: if is_beside { 16 } else { 64 },
+        run: 1,
         connections: 20,
         queries_per_connection: 0,
         timeout: TIMEOUT,
