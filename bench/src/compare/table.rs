@@ -136,7 +136,9 @@ pub fn notes(lines: &[Line]) -> Vec<String> {
     let (mine, others) = (of_step(lines, "received", "mine"), of_step(lines, "received", "others"));
     if !mine.is_empty() {
         let (mine, others) = (mine.iter().sum::<f64>(), others.iter().sum::<f64>());
-        add(format!("packets taken by the server's core: {mine}, by others: {others}"));
+        add(format!(
+            "packets taken by the server's core: {mine}, by others (the replies): {others}"
+        ));
     }
     for line in lines.iter().filter(|line| !line.note.is_empty()) {
         let place = [line.shape.as_str(), &line.mix, &line.contender];
