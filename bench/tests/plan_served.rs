@@ -43,16 +43,11 @@ fn a_real_server_is_started_measured_reloaded_and_stopped() {
         client: IpAddr::from(Ipv4Addr::LOCALHOST),
     };
     let load = LoadOptions {
-        server: listen,
-        sources: Vec::new(),
-        cores: Vec::new(),
         ports: 4,
         connections: 2,
-        queries_per_connection: 0,
         timeout: Duration::from_secs(2),
         late: Duration::from_secs(1),
-        path: "auto".into(),
-        server_pid: None,
+        ..LoadOptions::to(listen)
     };
     let made = Some(MadeZone { names: 4000, signed: false });
     let mut testbed = Testbed::new(Box::new(Loopback), launch, vec![0], load, made);

@@ -308,16 +308,11 @@ fn testbed(
         client: place.client(),
     };
     let load = LoadOptions {
-        server: listen,
-        sources: Vec::new(),
         cores: generator_cores.to_vec(),
         ports: options.ports,
         connections: options.connections,
-        queries_per_connection: 0,
         timeout: Duration::from_millis(500),
-        late: Duration::from_millis(1),
-        path: "auto".into(),
-        server_pid: None,
+        ..LoadOptions::to(listen)
     };
     Ok((Testbed::new(place, launch, server_cores, load, made), names))
 }
