@@ -37,7 +37,7 @@ enum Command {
     /// Write the queries of a mix as dnsperf and kxdpgun read them.
     Mix {
         #[command(flatten)]
-        mix: mix::cli::MixOptions,
+        mix: Box<mix::cli::MixOptions>,
         /// File.
         #[arg(long)]
         out: PathBuf,

@@ -4,13 +4,13 @@
 //!   digest   sum over the records of the answer section, or over the NS records of a referral
 //!   record   | owner | type | class |     | RDATA: its names as names, the rest as octets |
 //!   name     label by label, in lower case, pointers followed; the question's name, and a first
-//!            label that is its own, are only said to be that: what was expected holds for any label
-//!            that is drawn
+//!            label that is its own, are only said to be that: what was expected holds for any
+//!            label that is drawn
 //! ```
 //!
 //! So it is independent of the order of records, of compression, of TTLs and of letter case. It is
-//! called for every reply: nothing is allocated, and nothing outside of the message is read whatever
-//! its octets are. Digests tell mistakes apart, not forgeries.
+//! called for every reply: nothing is allocated, and nothing outside of the message is read,
+//! whatever its octets are. Digests tell mistakes apart, not forgeries.
 
 use ring53::limits::{HEADER_LEN, NAME_LABELS_MAX};
 use ring53::wire::query::skip_name;

@@ -9,8 +9,8 @@
 //!
 //! Of a question nothing is kept by itself, only distributions over a class. The gaps between two
 //! times of the same question decide what a cache finds: how far they reach decides what has been
-//! pushed out (with the number of other questions in between, which follows from all gaps together),
-//! how long they are decides what has expired. A replay that has each class's gaps has both.
+//! pushed out (with the number of other questions in between, which follows from all gaps), how
+//! long they are decides what has expired. A replay that has each class's gaps has both.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use super::learn::Question;
 use super::model::{Class, GAP_BINS, TypeShare, rounded};
 
 /// From so many times on the gaps of a class are kept as they are.
-pub const GAPS_KEPT_FROM: usize = 16;
+pub const GAPS_KEPT_FROM: usize = 6;
 const COUNT_STEPS: usize = 9;
 const LIFE_STEPS: usize = 5;
 const START_STEPS: usize = 9;
@@ -141,46 +141,48 @@ impl Members {
         }
         Class {
             questions: self.counts.len() as u64,
-            counts: quantiles(&mut self.counts, COUNT_STEPS),
+            counts: steps(&mut self.counts, COUNT_STEPS),
             lives: quantiles(&mut self.lives, LIFE_STEPS),
             starts: quantiles(&mut self.starts, START_STEPS),
-            gaps: bins(&mut self.gaps),
+            gaps: gap_quantiles(&mut self.gaps),
             gap_shape: rounded(shape(self.spread, &self.spread_over)),
             types,
         }
     }
 }
 
+/// Means over even steps of numbers in their order; one if all are alike.
+fn steps(numbers: &mut [f64], steps: usize) -> Vec<f64> {
+    numbers.sort_unstable_by(f64::total_cmp);
+    let count = if numbers[0] == numbers[numbers.len() - 1] { 1 } else { steps.min(numbers.len()) };
+    let mean = |step: usize| {
+        let part = &numbers[step * numbers.len() / count..(step + 1) * numbers.len() / count];
+        rounded(part.iter().sum::<f64>() / part.len() as f64)
+    };
+    (0..count).map(mean).collect()
+}
+
 /// Quantiles in even steps, both ends included; one if all are alike.
 fn quantiles(numbers: &mut [f64], steps: usize) -> Vec<f64> {
     numbers.sort_unstable_by(f64::total_cmp);
-    let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
-    if first == last {
-        return vec![rounded(first)];
+    let last = numbers.len() - 1;
+    if numbers[0] == numbers[last] {
+        return vec![rounded(numbers[0])];
     }
-    let at = |step: usize| numbers[step * (numbers.len() - 1) / (steps - 1)];
-    (0..steps).map(|step| rounded(at(step))).collect()
+    let at = |step: usize| {
+        let place = (step * last) as f64 / (steps - 1) as f64;
+        let (low, high) = (numbers[place as usize], numbers[(place as usize + 1).min(last)]);
+        rounded(low + (high - low) * place.fract())
+    };
+    (0..steps).map(at).collect()
 }
 
-/// The means of the bins of [`GAP_BINS`]; none without gaps.
-fn bins(gaps: &mut [f32]) -> Vec<f64> {
-    if gaps.is_empty() {
-        return Vec::new();
-    }
+/// The quantiles at 0 and at the ends of [`GAP_BINS`]; none without gaps.
+fn gap_quantiles(gaps: &mut [f32]) -> Vec<f64> {
+    let Some(last) = gaps.len().checked_sub(1) else { return Vec::new() };
     gaps.sort_unstable_by(f32::total_cmp);
-    let mut from = 0;
-    let mut mean = |&end: &f64| {
-        let to = ((end * gaps.len() as f64).round() as usize).clamp(from, gaps.len());
-        let part = &gaps[from..to];
-        // A bin for which there are too few gaps: as the next longer one.
-        let mean = match part {
-            [] => f64::from(gaps[from.min(gaps.len() - 1)]),
-            _ => part.iter().map(|&gap| f64::from(gap)).sum::<f64>() / part.len() as f64,
-        };
-        from = to;
-        rounded(mean)
-    };
-    GAP_BINS.iter().map(&mut mean).collect()
+    let at = |share: &f64| rounded(gaps[(share * last as f64) as usize].into());
+    std::iter::once(&0.0).chain(GAP_BINS).map(at).collect()
 }
 
 /// The shape of the gamma distribution whose draws, as shares of their sum, spread like this.

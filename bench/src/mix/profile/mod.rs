@@ -73,7 +73,8 @@ pub fn run(options: &Options) -> io::Result<()> {
 
 /// The profile in a few lines.
 fn describe(profile: &Profile, skipped: &Skipped, others: u64) -> String {
-    let percent = |share: f64| format!("{:.1}%", share * 100.0);
+    // The sum of nothing is -0.
+    let percent = |share: f64| format!("{:.1}%", share * 100.0 + 0.0);
     let of = |fits: fn(&model::VariantShare) -> bool| {
         percent(profile.variants.iter().filter(|it| fits(it)).map(|it| it.share).sum())
     };

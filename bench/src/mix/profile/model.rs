@@ -74,14 +74,15 @@ pub struct Reuse {
 pub struct Class {
     /// How many.
     pub questions: u64,
-    /// How often each came: quantiles in even steps, both ends included.
+    /// How often each came: means over even steps of them, in their order.
     pub counts: Vec<f64>,
-    /// From the first to the last time, as a share of all queries: quantiles.
+    /// From the first to the last time, as a share of all queries: quantiles in even steps, both
+    /// ends included.
     pub lives: Vec<f64>,
     /// The first time, as a share of what its life leaves: quantiles.
     pub starts: Vec<f64>,
-    /// Gaps between two times relative to their question's mean: means over the bins of
-    /// [`GAP_BINS`]. Only where questions come 16 times or more.
+    /// Gaps between two times relative to their question's mean: the quantiles at 0 and at the ends
+    /// of [`GAP_BINS`]. Only where questions come 6 times or more.
     pub gaps: Vec<f64>,
     /// Otherwise the shape of the gamma distribution that gaps follow: 1 is as chance has it, less
     /// comes in bursts, more is regular. 0 where there is one gap at most.
@@ -270,7 +271,7 @@ impl Profile {
                 && shares(&class.lives)
                 && shares(&class.starts)
                 && positive(&class.gaps)
-                && matches!(class.gaps.len(), 0 | 22)
+                && (class.gaps.is_empty() || class.gaps.len() == GAP_BINS.len() + 1)
                 && (0.0..=1e4).contains(&class.gap_shape);
             if !fits {
                 return Err("a class is not whole");
@@ -280,6 +281,9 @@ impl Profile {
         let asked: f64 = self.classes.iter().map(Class::queries).sum();
         if questions != self.questions || asked > self.queries as f64 * 1.2 {
             return Err("its classes have other questions than it says");
+        }
+        if self.beside.len() > ITEMS_MAX || self.beside.iter().any(|it| !shares(&[it.share])) {
+            return Err("its types are no shares");
         }
         let some = |shares: &[f64]| shares.iter().sum::<f64>() > 0.0;
         let varied: Vec<f64> = self.variants.iter().map(|variant| variant.share).collect();
@@ -322,13 +326,7 @@ impl Profile {
 impl Class {
     /// About how many queries it stands for.
     pub fn queries(&self) -> f64 {
-        let steps: f64 = match self.counts.len() {
-            1 => self.counts[0],
-            len => {
-                self.counts.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).sum::<f64>()
-                    / (len - 1) as f64
-            }
-        };
-        steps * self.questions as f64
+        let mean = self.counts.iter().sum::<f64>() / self.counts.len().max(1) as f64;
+        mean * self.questions as f64
     }
 }

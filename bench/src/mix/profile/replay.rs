@@ -60,9 +60,9 @@ pub fn order(profile: &Profile, positions: u64, random: &mut Random) -> (Vec<Ask
         for nth in 0..class.questions {
             let before = times.len();
             let number = asked.len() as u64;
-            // Counts are spread evenly over their quantiles, so that their sum is right.
-            let count = (nth as f64 + uniform(random)) / class.questions as f64;
-            let count = at_quantile(&class.counts, count).round().max(1.0) as usize;
+            // Counts are those of the steps in their order, so that their sum is right.
+            let step = ((nth + 1) * class.counts.len() as u64 - 1) / class.questions;
+            let count = (class.counts[step as usize] + uniform(random)).max(1.0) as usize;
             let life = at_quantile(&class.lives, uniform(random)).min(1.0);
             let start = at_quantile(&class.starts, uniform(random)) * (1.0 - life);
             let mut push = |time: f64| {
@@ -104,7 +104,12 @@ fn class_gaps(class: &Class) -> Option<Alias> {
 /// So many gaps, relative to one another.
 fn draw_gaps(class: &Class, bins: &Option<Alias>, count: usize, random: &mut Random) -> Vec<f64> {
     let one = |random: &mut Random| match bins {
-        Some(bins) => class.gaps[bins.draw(random)].max(1e-9),
+        // Between the ends of its bin as logarithms are: bursts are of all lengths.
+        Some(bins) => {
+            let bin = bins.draw(random);
+            let (low, high) = (class.gaps[bin].max(1e-9), class.gaps[bin + 1].max(1e-9));
+            low * (high / low).powf(uniform(random))
+        }
         None => gamma(class.gap_shape.max(1e-3), random).max(1e-12),
     };
     (0..count).map(|_| one(random)).collect()
