@@ -211,7 +211,7 @@ fn encodings(octets: &[u8]) -> Vec<String> {
 
 #[test]
 fn no_name_label_or_address_is_in_a_profile() {
-    let queries = traffic(SMALL, 2);
+    let queries = traffic(Shape { names: 800, queries: 3000, ..SMALL }, 2);
     let identities = Identities::new(77);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("profile.json");
@@ -233,7 +233,7 @@ fn no_name_label_or_address_is_in_a_profile() {
             }
         };
     }
-    assert!(secrets.len() > 2000);
+    assert!(secrets.len() > 1000, "{}", secrets.len());
     for secret in &secrets {
         for encoding in encodings(secret) {
             let found = text.find(&encoding.to_lowercase());
