@@ -13,15 +13,19 @@ use ring53_bench::plan::server::{Launch, Template};
 use ring53_bench::plan::testbed::{MadeZone, Testbed};
 use ring53_bench::plan::zone::{self, ZoneNames};
 
-/// The server, built as this test is.
+/// The server beside this test's programs; built if it is not there.
 fn program() -> PathBuf {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "ring53", "--bin", "ring53"])
-        .args(if cfg!(debug_assertions) { &[][..] } else { &["--release"] })
-        .status()
-        .unwrap();
-    assert!(status.success());
-    PathBuf::from(env!("CARGO_BIN_EXE_ring53-bench")).with_file_name("ring53")
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_ring53-bench")).with_file_name("ring53");
+    if !program.exists() {
+        // All of the workspace: a part of it would have other features, and be built anew.
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--workspace", "--bins"])
+            .args(if cfg!(debug_assertions) { &[][..] } else { &["--release"] })
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+    program
 }
 
 #[test]
