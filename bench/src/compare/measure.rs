@@ -68,7 +68,11 @@ impl<'a> Measure<'a> {
         work: &'a Path,
     ) -> io::Result<Measure<'a>> {
         let (shape, names) = (zones.shape, settings.names);
-        let draw = |verified| mix.questions(shape, names, QUESTIONS, 54, verified).map(Arc::new);
+        let mut answers = zones.answers()?;
+        let mut draw = |verify: bool| {
+            let answers = verify.then_some(&mut answers);
+            mix.questions(shape, names, QUESTIONS, 54, answers).map(Arc::new)
+        };
         let (plain, verified) = (draw(false)?, draw(true)?);
         let measure = Measure { bed, settings, zones, mix, work, plain, verified };
         measure.write_queries(kxdpgun::LINES_MAX)?;

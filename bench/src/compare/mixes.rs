@@ -21,6 +21,7 @@ use ring53::wire::message::{CLASS_IN, Writer};
 use ring53::wire::{Name, rtype};
 
 use super::shapes::Shape;
+use crate::mix::expect::Answers;
 use crate::mix::{Expected, Questions, QuestionsBuilder, Traits};
 use crate::zones::queries::{Random, about};
 use crate::zones::{HOSTING_ZONES, apex};
@@ -143,15 +144,15 @@ impl Mix {
         file.flush()
     }
 
-    /// `count` queries for the generator of this program. `verified`: each says which rcode its
-    /// answer has to have.
+    /// `count` queries for the generator of this program. With `answers` each says what its answer
+    /// has to be: the rcode follows from the name, the records are those that the zones have.
     pub fn questions(
         self,
         shape: Shape,
         names: u64,
         count: u64,
         seed: u64,
-        verified: bool,
+        answers: Option<&mut Answers>,
     ) -> io::Result<Questions> {
         let mut builder = QuestionsBuilder::default();
         let (zipf, mut random) = (Zipf::new(names), Random::new(seed));
@@ -165,9 +166,13 @@ impl Mix {
             rcodes.push(if asked.exists { 0 } else { NXDOMAIN });
         }
         let mut questions = builder.build(format!("{self} over {}", shape.name()));
-        if verified {
+        if let Some(answers) = answers {
             let mut rcodes = rcodes.into_iter();
-            questions.expect(|_, _| Some(Expected { rcode: rcodes.next()?, digest: None }));
+            questions.expect(|query, entry| {
+                let records = answers.expected(query, entry.question_len.into());
+                let digest = records.and_then(|expected| expected.digest);
+                Some(Expected { rcode: rcodes.next()?, digest })
+            });
         }
         Ok(questions)
     }
@@ -294,6 +299,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::mix::zone::of_shape;
 
     const SHAPES: [Shape; 5] =
         [Shape::Hosts, Shape::Delegations, Shape::Hosting, Shape::Ip6arpa, Shape::Signed];
@@ -349,7 +355,9 @@ mod tests {
     #[test]
     fn messages_are_queries_that_say_what_they_expect() {
         let mix: Mix = "uniform+tcp".parse().unwrap();
-        let questions = mix.questions(Shape::Hosts, 1000, 5000, 3, true).unwrap();
+        let zones = of_shape(Shape::Hosts.of_zones(), 1000).unwrap();
+        let mut answers = Answers::new(&zones);
+        let questions = mix.questions(Shape::Hosts, 1000, 5000, 3, Some(&mut answers)).unwrap();
         assert_eq!(questions.len(), 5000);
         let share = |of: &dyn Fn(&crate::mix::Entry) -> bool| {
             questions.entries().iter().filter(|entry| of(entry)).count() as f64 / 5000.0
@@ -357,7 +365,13 @@ mod tests {
         assert!((share(&|entry| entry.stream) - 0.01).abs() < 0.006);
         let misses = share(&|entry| entry.expected.is_some_and(|expected| expected.rcode == 3));
         assert!((misses - 0.09).abs() < 0.02, "{misses}");
-        let signed = Mix::of(Base::Hot).questions(Shape::Signed, 100, 1, 3, false).unwrap();
+        // What the names say and what the zones say is the same.
+        for entry in questions.entries() {
+            let of_zones = answers.expected(questions.message(entry), entry.question_len.into());
+            assert_eq!(entry.expected, of_zones);
+        }
+        assert!(questions.entries()[0].expected.is_some_and(|expected| expected.digest.is_some()));
+        let signed = Mix::of(Base::Hot).questions(Shape::Signed, 100, 1, 3, None).unwrap();
         let message = signed.message(&signed.entries()[0]);
         let parsed = ring53::wire::message::Message::new(message).unwrap();
         assert_eq!((parsed.count(0), parsed.count(3)), (1, 1));

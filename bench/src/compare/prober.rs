@@ -36,6 +36,7 @@ pub fn ask(
     let options = LoadOptions {
         cores: vec![bed.client_core()],
         ports: if is_beside { 16 } else { 64 },
+        run: 1,
         connections: 20,
         timeout: TIMEOUT,
         late: Duration::from_micros(500),

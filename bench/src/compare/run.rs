@@ -216,7 +216,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// One measurement of one server, unless it was made. A server that fails is out.
+    /// One measurement of one server, unless it was made. A server that has ended is out; what
+    /// fails otherwise is noted.
     fn step(
         &mut self,
         slot: &mut Option<Server>,
@@ -224,16 +225,17 @@ impl Run<'_> {
         measure: impl FnOnce(&Server) -> io::Result<Values>,
     ) -> io::Result<()> {
         let Some(server) = slot.as_mut().filter(|_| !self.raw.has(&key)) else { return Ok(()) };
-        let measured = measure(server).and_then(|values| server.check().map(|()| values));
+        let measured = measure(server);
+        if let Err(error) = server.check() {
+            *slot = None;
+            return self.failed(&key, &format!("{}: {error}; out from here on", key.step));
+        }
         match measured {
             Ok(values) => {
                 self.say(&key, &values);
                 self.raw.keep(Line { values, ..key })
             }
-            Err(error) => {
-                *slot = None;
-                self.failed(&key, &format!("{}: {error}; out from here on", key.step))
-            }
+            Err(error) => self.failed(&key, &format!("{}: {error}", key.step)),
         }
     }
 

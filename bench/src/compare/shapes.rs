@@ -13,6 +13,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::contenders::command;
+use crate::mix::expect::Answers;
+use crate::mix::zone::from_file;
 use crate::zones::{self, HOSTING_ZONES};
 
 /// The serial that zones begin with: its digits are as many as those of any later one.
@@ -110,6 +112,15 @@ impl Zones {
     #[cfg(test)]
     pub fn for_test(directory: &Path) -> Zones {
         Zones::write(Shape::Hosts, 10, directory).unwrap()
+    }
+
+    /// What they say, read and answered in process.
+    pub fn answers(&self) -> io::Result<Answers> {
+        let read = |(name, file): &(String, PathBuf)| {
+            from_file(&name.parse().map_err(io::Error::other)?, file)
+        };
+        let zones: Vec<_> = self.files.iter().map(read).collect::<io::Result<_>>()?;
+        Ok(Answers::new(&zones))
     }
 
     /// Whether they are signed.
