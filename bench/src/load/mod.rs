@@ -13,7 +13,7 @@ mod datagrams;
 mod flight;
 pub mod kernel;
 pub mod schedule;
-mod stream;
+pub(crate) mod stream;
 mod tally;
 mod worker;
 
