@@ -52,6 +52,8 @@ enum Command {
     Page(report::page::Options),
     /// Answer late, or not at all, as a script says, and log what was done.
     Truth(truth::Options),
+    /// Hold the generator against such a server's log; fails if they differ.
+    KnownTruth(truth::known::Options),
     /// Write a zone (or, for hosting, a directory of zones).
     Zone {
         /// The shape.
@@ -250,6 +252,7 @@ fn main() -> ExitCode {
         Command::Diff(options) => report::diff::run(&options),
         Command::Page(options) => report::page::run(&options),
         Command::Truth(options) => truth::run(&options),
+        Command::KnownTruth(options) => truth::known::run(&options),
         Command::Zone { shape, names, out } => zones::write(shape, names, &out),
         Command::Queries { shape, names, count, seed, out } => {
             queries::write(shape, names, count, seed, &out)

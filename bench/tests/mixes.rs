@@ -202,7 +202,7 @@ fn other_servers_give_the_answers_expected() {
         let work = directory.path().join(server);
         std::fs::create_dir(&work).unwrap();
         let _process = match server {
-            "nsd" => nsd(&work, "example.", &path, port),
+            "nsd" => nsd(&work, "example.", &path, port, ""),
             "knot" => knot(&work, "example.", &path, port, None),
             _ => knot(&work, "example.", &other, port, None),
         };
@@ -239,21 +239,19 @@ fn a_zone_taken_by_axfr_gives_the_mix_of_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zone");
     std::fs::write(&path, ZONE).unwrap();
-    let port = free_port();
-    let work = directory.path().join("nsd");
-    std::fs::create_dir(&work).unwrap();
-    let _process = nsd(&work, "example.", &path, port);
-    let probe = b"\0\0\0\0\0\x01\0\0\0\0\0\0\x07example\0\0\x06\0\x01";
-    wait_for(([127, 0, 0, 1], port).into(), probe);
+    let served = |name: &str, more: &str| {
+        let (port, work) = (free_port(), directory.path().join(name));
+        std::fs::create_dir(&work).unwrap();
+        let process = nsd(&work, "example.", &path, port, more);
+        let probe = b"\0\0\0\0\0\x01\0\0\0\0\0\0\x07example\0\0\x06\0\x01";
+        wait_for(([127, 0, 0, 1], port).into(), probe);
+        (process, port)
+    };
     // NSD gives the zone to nobody unless it is told to.
+    let (_closed, port) = served("closed", "");
     let error = refusal(&format!("--zone-from 127.0.0.1:{port} --apex example."));
     assert!(error.contains("REFUSED") || error.contains("NOTAUTH"), "{error}");
-    drop(_process);
-    let config = work.join("nsd.conf");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text + " provide-xfr: 127.0.0.1 NOKEY\n").unwrap();
-    let _process = support::servers::start(Command::new("nsd").arg("-d").arg("-c").arg(&config));
-    wait_for(([127, 0, 0, 1], port).into(), probe);
+    let (_open, port) = served("open", " provide-xfr: 127.0.0.1 NOKEY\n");
     let messages = |arguments: &str| {
         let mix = questions(arguments);
         asked(&mix).into_iter().map(|entry| mix.message(entry).to_vec()).collect::<Vec<_>>()

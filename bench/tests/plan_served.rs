@@ -13,15 +13,19 @@ use ring53_bench::plan::server::{Launch, Template};
 use ring53_bench::plan::testbed::{MadeZone, Testbed};
 use ring53_bench::plan::zone::{self, ZoneNames};
 
-/// The server, built as this test is.
+/// The server beside this test's programs; built if it is not there.
 fn program() -> PathBuf {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "ring53", "--bin", "ring53"])
-        .args(if cfg!(debug_assertions) { &[][..] } else { &["--release"] })
-        .status()
-        .unwrap();
-    assert!(status.success());
-    PathBuf::from(env!("CARGO_BIN_EXE_ring53-bench")).with_file_name("ring53")
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_ring53-bench")).with_file_name("ring53");
+    if !program.exists() {
+        // All of the workspace: a part of it would have other features, and be built anew.
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--workspace", "--bins"])
+            .args(if cfg!(debug_assertions) { &[][..] } else { &["--release"] })
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+    program
 }
 
 #[test]
@@ -43,16 +47,11 @@ fn a_real_server_is_started_measured_reloaded_and_stopped() {
         client: IpAddr::from(Ipv4Addr::LOCALHOST),
     };
     let load = LoadOptions {
-        server: listen,
-        sources: Vec::new(),
-        cores: Vec::new(),
         ports: 4,
         connections: 2,
-        queries_per_connection: 0,
         timeout: Duration::from_secs(2),
         late: Duration::from_secs(1),
-        path: "auto".into(),
-        server_pid: None,
+        ..LoadOptions::to(listen)
     };
     let made = Some(MadeZone { names: 4000, signed: false });
     let mut testbed = Testbed::new(Box::new(Loopback), launch, vec![0], load, made);

@@ -211,7 +211,7 @@ fn encodings(octets: &[u8]) -> Vec<String> {
 
 #[test]
 fn no_name_label_or_address_is_in_a_profile() {
-    let queries = traffic(SMALL, 2);
+    let queries = traffic(Shape { names: 800, queries: 3000, ..SMALL }, 2);
     let identities = Identities::new(77);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("profile.json");
@@ -233,7 +233,7 @@ fn no_name_label_or_address_is_in_a_profile() {
             }
         };
     }
-    assert!(secrets.len() > 2000);
+    assert!(secrets.len() > 1000, "{}", secrets.len());
     for secret in &secrets {
         for encoding in encodings(secret) {
             let found = text.find(&encoding.to_lowercase());
@@ -304,7 +304,7 @@ fn what_is_no_profile_is_refused() {
         ("\"queries\": 6000", "\"queries\": 60", "do not fit"),
         ("\"questions\":1,", "\"questions\":9,", "other questions than it says"),
         ("\"lives\":[", "\"lives\":[7,", "a class is not whole"),
-        ("\"share\":1.0,", "\"share\":-1.0,", "a class is not whole"),
+        ("\"share\":1.0,", "\"share\":-1.0,", "types are no shares"),
         ("{", "", "no profile"),
     ] {
         let changed = text.replacen(from, to, 1);
@@ -435,7 +435,8 @@ fn tcpdump_and_knot_saw_the_same() {
         println!("skipped: tcpdump needs root");
         return;
     }
-    const COUNT: usize = 2000;
+    // Of what Knot cannot write at once it keeps 512 messages for each thread, and drops the rest.
+    const COUNT: usize = 400;
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let mut zone = "@ SOA a b 1 2 3 4 5\n@ NS a.example.net.\n".to_string();
@@ -443,7 +444,9 @@ fn tcpdump_and_knot_saw_the_same() {
     std::fs::write(path("zone"), zone).unwrap();
     let port = servers::free_port();
     let mut command = Command::new("tcpdump");
-    command.args(["-i", "lo", "-U", "-Z", "root", "-B", "16384", "-w"]).arg(path("pcap"));
+    command
+        .args(["-i", "lo", "-U", "--immediate-mode", "-Z", "root", "-B", "16384", "-w"])
+        .arg(path("pcap"));
     command.arg(format!("port {port}"));
     let tcpdump = servers::start(&mut command);
     let end = Instant::now() + servers::PATIENCE;
@@ -457,14 +460,9 @@ fn tcpdump_and_knot_saw_the_same() {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let socket = servers::wait_for(address, b"\0\0\0\0\0\x01\0\0\0\0\0\0\x07example\0\0\x06\0\x01");
     let queries: Vec<Vec<u8>> = live_queries(COUNT);
-    // Knot logs what its queue of 512 has room for: it is given time to write.
-    let rest = || thread::sleep(Duration::from_millis(100));
-    for part in queries[..COUNT / 2].chunks(50) {
-        for query in part {
-            socket.send(query).unwrap();
-            socket.recv(&mut [0; 4096]).unwrap();
-        }
-        rest();
+    for query in &queries[..COUNT / 2] {
+        socket.send(query).unwrap();
+        socket.recv(&mut [0; 4096]).unwrap();
     }
     for pipeline in queries[COUNT / 2..].chunks(50) {
         let framed = pipeline
@@ -478,9 +476,8 @@ fn tcpdump_and_knot_saw_the_same() {
             stream.read_exact(&mut len).unwrap();
             stream.read_exact(&mut vec![0; usize::from(u16::from_be_bytes(len))]).unwrap();
         }
-        rest();
     }
-    rest();
+    thread::sleep(Duration::from_secs(1));
     for (mut process, signal) in [(tcpdump, Signal::SIGINT), (knot, Signal::SIGTERM)] {
         kill(Pid::from_raw(process.0.id() as i32), signal).unwrap();
         process.0.wait().unwrap();

@@ -34,17 +34,13 @@ pub fn ask(
 ) -> io::Result<Run> {
     bed.pin_polling()?;
     let options = LoadOptions {
-        server,
-        sources: Vec::new(),
         cores: vec![bed.client_core()],
         ports: if is_beside { 16 } else { 64 },
         run: 1,
         connections: 20,
-        queries_per_connection: 0,
         timeout: TIMEOUT,
         late: Duration::from_micros(500),
-        path: "auto".into(),
-        server_pid: None,
+        ..LoadOptions::to(server)
     };
     let load = Load {
         label: if is_beside { "probe".into() } else { "load".into() },

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::bed::echo;
+use crate::bed::namespaces::Bed;
+use crate::bed::reflect::{Program, attach};
+use crate::bed::{self, echo};
 use crate::load::{self, Load, LoadOptions, Schedule};
 use crate::mix::Questions;
 use crate::report::model::Ceiling;
@@ -61,8 +63,42 @@ pub fn measure(
         CeilingOption::Known(rate) => {
             Ok(Some(Ceiling { rate: *rate, against: "what was said (--ceiling)".into() }))
         }
+        CeilingOption::Auto if nix::unistd::geteuid().is_root() => {
+            against_reflector(options, questions).map(Some)
+        }
         CeilingOption::Auto => against_echo(options, questions).map(Some),
     }
+}
+
+/// A core that the generator does not use, or the first.
+fn other_core(options: &LoadOptions) -> usize {
+    let cores = thread::available_parallelism().map_or(1, |count| count.get());
+    (0..cores).find(|core| !options.cores.contains(core)).unwrap_or(0)
+}
+
+fn against_reflector(options: &LoadOptions, questions: &Arc<Questions>) -> io::Result<Ceiling> {
+    let far = other_core(options);
+    let near = options.cores.first().copied().unwrap_or(usize::from(far == 0));
+    let bed = Bed::new(far, near)?;
+    bed.poll_server(true)?;
+    let reflects = || {
+        bed.enter_server()?;
+        attach(&bed.server_interface(), Program::Reflect)
+    };
+    let _reflector = thread::scope(|scope| scope.spawn(reflects).join()).expect("no panic")?;
+    let options = LoadOptions {
+        server: (bed::namespaces::SERVER, 53).into(),
+        sources: Vec::new(),
+        server_pid: None,
+        server_core: None,
+        ..options.clone()
+    };
+    let rate = bed.with_client(|| {
+        let _other_end = attach(&bed.client_interface(), Program::Pass)?;
+        bed.pin_polling()?;
+        highest(&options, questions)
+    })?;
+    Ok(Ceiling { rate, against: "xdp".into() })
 }
 
 /// A port for the echo: any that is free.
@@ -72,13 +108,17 @@ fn free_port() -> io::Result<SocketAddr> {
 
 fn against_echo(options: &LoadOptions, questions: &Arc<Questions>) -> io::Result<Ceiling> {
     let listen = free_port()?;
-    let cores = thread::available_parallelism().map_or(1, |count| count.get());
-    let core = (0..cores).find(|core| !options.cores.contains(core)).unwrap_or(0);
+    let core = other_core(options);
     let length = Duration::from_secs_f64(f64::from(STEPS_MAX) * (SECONDS + 2.0));
     thread::spawn(move || echo::run(listen, core, length));
     thread::sleep(Duration::from_millis(100));
-    let options =
-        LoadOptions { server: listen, sources: Vec::new(), server_pid: None, ..options.clone() };
+    let options = LoadOptions {
+        server: listen,
+        sources: Vec::new(),
+        server_pid: None,
+        server_core: None,
+        ..options.clone()
+    };
     Ok(Ceiling { rate: highest(&options, questions)?, against: "echo".into() })
 }
 

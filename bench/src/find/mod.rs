@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::load::cli::{TargetOptions, begin, note};
+use crate::load::cli::{TargetOptions, begin, note, schedule};
 use crate::load::{self, Load, LoadOptions, Schedule};
 use crate::mix::Questions;
 use crate::mix::cli::MixOptions;
@@ -45,9 +45,10 @@ pub struct Options {
     /// How narrow a bracket ends the search, as a share of the rate.
     #[arg(long, default_value_t = 0.02)]
     precision: f64,
-    /// When queries are sent: poisson, constant, bursts:N.
-    #[arg(long, default_value = "poisson")]
-    schedule: Schedule,
+    /// When queries are sent: poisson, constant, bursts:N [default: poisson, or the gaps of the
+    /// profile].
+    #[arg(long)]
+    schedule: Option<Schedule>,
     /// The generator's own ceiling: auto measures it first, against a reflector in the driver
     /// (root) or an echo on another core; a number is one that is known; none does without.
     #[arg(long, default_value = "auto")]
@@ -104,18 +105,26 @@ pub fn run(options: &Options) -> io::Result<()> {
         report.notes.push("the generator's ceiling was not measured (--ceiling none)".into());
     }
     report.generator.ceiling = ceiling;
+    let mut progress = options.outputs.progress();
+    let mut shown = String::new();
     let mut generator = Generator {
         options: &load_options,
         questions: &questions,
-        schedule: &options.schedule,
+        schedule: &schedule(&options.schedule, &options.mix)?,
         seconds: options.seconds,
-        live: &mut |_, _, _| (),
+        live: &mut |label, rate, now| {
+            let label = format!("{label}, {rate:.0}/s");
+            if now.seconds < options.seconds / 2.0 && label != shown {
+                progress.begin(&label, options.seconds);
+                shown = label;
+            }
+            progress.show(now);
+        },
     };
     let (find, runs) = search::search(&search, &mut generator)?;
+    drop(progress);
     report.find = Some(find);
     report.runs = runs;
     report.seconds = began.elapsed().as_secs_f64();
-    options.outputs.write(&report)?;
-    println!("{}", serde_json::to_string_pretty(&report.find)?);
-    Ok(())
+    options.outputs.finish(&report)
 }

@@ -39,6 +39,6 @@ pub struct Arrival<'a> {
     pub lane: usize,
     /// The message.
     pub message: &'a [u8],
-    /// When, in nanoseconds of the clock of [`super::clock`], if the kernel said so.
+    /// When, in nanoseconds of the monotonic clock, if the kernel said so.
     pub at_ns: Option<u64>,
 }

@@ -13,7 +13,7 @@ mod datagrams;
 mod flight;
 pub mod kernel;
 pub mod schedule;
-mod stream;
+pub(crate) mod stream;
 mod tally;
 mod worker;
 
@@ -26,9 +26,11 @@ use std::time::Duration;
 
 use ring53::net::client::{now_ns, wake_on_time};
 
+use crate::bed::counters::memory_mib;
 use crate::bed::echo::pin;
+use crate::bed::spin::busy;
 use crate::mix::Questions;
-use crate::report::model::{Losses, Run};
+use crate::report::model::{Losses, Run, ServerUse};
 use crate::zones::queries::Random;
 
 use kernel::Kernel;
@@ -65,6 +67,28 @@ pub struct LoadOptions {
     pub path: String,
     /// The process of the server, if it is on this machine: for its counters.
     pub server_pid: Option<u32>,
+    /// The core that the server has for itself, if it is on this machine: what it used of it.
+    pub server_core: Option<usize>,
+}
+
+impl LoadOptions {
+    /// One thread that is not pinned, 64 ports, a second until a query is lost.
+    pub fn to(server: SocketAddr) -> LoadOptions {
+        LoadOptions {
+            server,
+            sources: Vec::new(),
+            cores: Vec::new(),
+            ports: 64,
+            run: 1,
+            connections: 16,
+            queries_per_connection: 0,
+            timeout: Duration::from_secs(1),
+            late: Duration::from_millis(1),
+            path: "auto".into(),
+            server_pid: None,
+            server_core: None,
+        }
+    }
 }
 
 /// One load.
@@ -126,6 +150,7 @@ pub fn run(
         shared.push(part.shared.clone());
         workers.push(thread::Builder::new().name(format!("load-{thread}")).spawn(|| part.run())?);
     }
+    let spinner = options.server_core.map(|core| spinner(core, load.seconds)).transpose()?;
     watch(&workers, &shared, &start, live);
     let mut tally = Tally::default();
     let mut failed = None;
@@ -135,10 +160,28 @@ pub fn run(
             Err(error) => failed = Some(error),
         }
     }
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(report(load, &tally, &before, &Kernel::read(options))),
+    if let Some(error) = failed {
+        return Err(error);
     }
+    let mut run = report(load, &tally, &before, &Kernel::read(options));
+    if let Some(spinner) = spinner {
+        let busy = spinner.join().expect("a spinner does not panic")?;
+        let answers = run.counts.answered as f64 / run.seconds.max(1e-9);
+        run.server = Some(ServerUse {
+            busy,
+            core_us: busy * 1e6 / answers.max(1.0),
+            memory_mib: options.server_pid.map_or(0.0, memory_mib),
+        });
+    }
+    Ok(run)
+}
+
+/// Counts what the server leaves over of its core, during the middle of the load.
+fn spinner(core: usize, seconds: f64) -> io::Result<JoinHandle<io::Result<f64>>> {
+    thread::Builder::new().name("spinner".into()).spawn(move || {
+        thread::sleep(Duration::from_secs_f64(seconds * 0.1));
+        busy(core, Duration::from_secs_f64(seconds * 0.8))
+    })
 }
 
 //----------- Threads --------------------------------------------------------

@@ -79,7 +79,7 @@ pub struct Measured {
 pub struct Knee {
     /// The highest rate that held.
     pub rate: f64,
-    /// Whether a higher one broke; if not, the generator, or the highest rate to be tried, ended it.
+    /// Whether a higher one broke; if not, the generator or the highest rate to be tried ended it.
     pub broke: bool,
 }
 

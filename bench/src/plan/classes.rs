@@ -328,6 +328,16 @@ fn classify(server: SocketAddr, asked: &Asked) -> io::Result<Option<Kind>> {
     Ok(class_of(&query, &reply, asked.traits.stream))
 }
 
+/// Adds a query to the pool of its class; which pool, and where in it.
+fn place_of(pools: &mut Vec<Pool>, kind: Kind, asked: Asked) -> (usize, u32) {
+    let at = pools.iter().position(|pool| pool.kind == kind).unwrap_or_else(|| {
+        pools.push(Pool { kind, asked: Vec::new(), order: Vec::new() });
+        pools.len() - 1
+    });
+    pools[at].asked.push(asked);
+    (at, pools[at].asked.len() as u32 - 1)
+}
+
 /// Sorts the queries of a mix into classes by asking each once; `per_query`: whether those over TCP
 /// have a connection each.
 ///
@@ -348,30 +358,26 @@ pub fn sort(
         if !index.is_multiple_of(step) {
             continue;
         }
-        if !places.contains_key(&index) {
-            let entry = questions.entry(index);
-            let asked = Asked {
-                message: questions.message(entry).to_vec(),
-                question_len: usize::from(entry.question_len),
-                traits: Traits {
+        let place = match places.get(&index) {
+            Some(place) => *place,
+            None => {
+                let entry = questions.entry(index);
+                let traits = Traits {
                     fresh: entry.fresh,
                     mixed_case: entry.mixed_case,
                     stream: entry.stream,
-                },
-            };
-            let kind = classify(server, &asked)?
-                .map(|kind| if per_query && kind == Kind::Tcp { Kind::TcpQuery } else { kind });
-            let place = kind.map(|kind| {
-                let at = pools.iter().position(|pool| pool.kind == kind).unwrap_or_else(|| {
-                    pools.push(Pool { kind, asked: Vec::new(), order: Vec::new() });
-                    pools.len() - 1
-                });
-                pools[at].asked.push(asked);
-                (at, pools[at].asked.len() as u32 - 1)
-            });
-            places.insert(index, place);
-        }
-        match places[&index] {
+                };
+                let message = questions.message(entry).to_vec();
+                let question_len = usize::from(entry.question_len);
+                let asked = Asked { message, question_len, traits };
+                let kind = classify(server, &asked)?
+                    .map(|kind| if per_query && kind == Kind::Tcp { Kind::TcpQuery } else { kind });
+                let place = kind.map(|kind| place_of(&mut pools, kind, asked));
+                places.insert(index, place);
+                place
+            }
+        };
+        match place {
             Some((pool, at)) => {
                 pools[pool].order.push(at);
                 sorted += 1;

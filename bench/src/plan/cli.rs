@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use clap::Parser;
 use ring53::wire::Name;
 
 use crate::find::{self, Bounds, CEILING_SHARE_MAX, CeilingOption};
@@ -308,16 +309,11 @@ fn testbed(
         client: place.client(),
     };
     let load = LoadOptions {
-        server: listen,
-        sources: Vec::new(),
         cores: generator_cores.to_vec(),
         ports: options.ports,
         connections: options.connections,
-        queries_per_connection: 0,
         timeout: Duration::from_millis(500),
-        late: Duration::from_millis(1),
-        path: "auto".into(),
-        server_pid: None,
+        ..LoadOptions::to(listen)
     };
     Ok((Testbed::new(place, launch, server_cores, load, made), names))
 }
@@ -335,6 +331,19 @@ fn free_port(address: std::net::IpAddr) -> io::Result<SocketAddr> {
     Err(io::Error::other("no port is free for UDP and TCP"))
 }
 
+/// The mix of a query file, all else as it is without options.
+fn mix(queries: &Path, seed: u64) -> io::Result<MixOptions> {
+    #[derive(clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        mix: MixOptions,
+    }
+    let seed = seed.to_string();
+    let words = ["plan".as_ref(), "--queries".as_ref(), queries.as_os_str(), "--seed".as_ref()];
+    let words = words.into_iter().chain([seed.as_ref()]);
+    Alone::try_parse_from(words).map(|alone| alone.mix).map_err(io::Error::other)
+}
+
 /// What is asked of each class; the server answers already.
 fn pools(options: &Options, testbed: &mut Testbed, names: &ZoneNames) -> io::Result<Shares> {
     testbed.serve(1)?;
@@ -343,12 +352,7 @@ fn pools(options: &Options, testbed: &mut Testbed, names: &ZoneNames) -> io::Res
     let mut work = || {
         found = match &options.queries {
             Some(queries) => {
-                let mix = MixOptions {
-                    queries: Some(queries.clone()),
-                    seed: options.seed,
-                    ..MixOptions::default()
-                };
-                sort(&mix.questions()?, listen, options.tcp_per_query)
+                sort(&mix(queries, options.seed)?.questions()?, listen, options.tcp_per_query)
             }
             None => {
                 let shares = options.classes.clone();

@@ -85,6 +85,7 @@ fn interrupts_apart() -> Option<bool> {
 /// What a spinner has seen.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
+    /// The interval, times the cores.
     wall_ns: u64,
     /// What it had according to its own clock.
     own_ns: u64,
@@ -115,7 +116,7 @@ fn spin(core: usize, stop: &AtomicBool) -> io::Result<Seen> {
     }
     let wall = last - start;
     Ok(Seen {
-        wall_ns: wall.as_nanos() as u64,
+        wall_ns: 0,
         own_ns: (wall - gaps).as_nanos() as u64,
         account_ns: account_now() - account_before,
     })
@@ -138,13 +139,15 @@ pub struct Meter {
     spinners: Vec<JoinHandle<io::Result<Seen>>>,
     server: Option<u32>,
     server_before_ns: u64,
+    began: Instant,
 }
 
 impl Meter {
     /// Begins on `cores`; `server` is the process whose work is told from that of neighbours.
     pub fn start(cores: &[usize], server: Option<u32>) -> io::Result<Meter> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut meter = Meter { stop, spinners: Vec::new(), server, server_before_ns: 0 };
+        let (spinners, began) = (Vec::new(), Instant::now());
+        let mut meter = Meter { stop, spinners, server, server_before_ns: 0, began };
         for &core in cores {
             let stop = meter.stop.clone();
             let name = format!("spinner-{core}");
@@ -152,20 +155,23 @@ impl Meter {
             meter.spinners.push(spinner);
         }
         meter.server_before_ns = server.map_or(0, family_ns);
+        // Where neighbours leave nothing a spinner begins late; the interval does not.
+        meter.began = Instant::now();
         Ok(meter)
     }
 
     /// Ends, and says what was.
     pub fn stop(mut self) -> io::Result<CoreTime> {
         let server_ns = self.server.map(|pid| family_ns(pid).saturating_sub(self.server_before_ns));
+        let wall = self.began.elapsed();
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = Seen::default();
         let cores = self.spinners.len();
+        let wall_ns = wall.as_nanos() as u64 * cores as u64;
+        let mut all = Seen { wall_ns, ..Seen::default() };
         for spinner in self.spinners.drain(..) {
             let ended =
                 spinner.join().map_err(|_| io::Error::other("a spinner has ended early"))?;
             let seen = ended?;
-            all.wall_ns += seen.wall_ns;
             all.own_ns += seen.own_ns;
             all.account_ns += seen.account_ns;
         }

@@ -4,10 +4,10 @@
 //!   busy = sum of (rate of a class x its core time)     core time = full + waking x (1 - busy)
 //! ```
 //!
-//! A server that takes what has arrived in one turn pays for waking up only when it was idle: at low
-//! load once an answer, near saturation never. So the core time of an answer falls on a straight
-//! line from `full + waking` on an idle core to `full` on a busy one, and all runs, of one class or
-//! of several, are linear in the same few unknowns.
+//! A server that takes what has arrived in one turn pays for waking up only when it was idle: at
+//! low load once an answer, near saturation never. So the core time of an answer falls on a
+//! straight line from `full + waking` on an idle core to `full` on a busy one, and all runs, of one
+//! class or of several, are linear in the same few unknowns.
 
 use crate::report::model::Scaling;
 
@@ -141,11 +141,9 @@ impl Costs {
 /// Fits costs to runs. Classes of one entry in `groups` share what waking costs: it is paid by the
 /// batch, and a batch has its transport, not its class.
 ///
-/// Deviations count relative to the core time of the run, and those far from the others less (Huber's
-/// weights): a neighbour on the machine spoils runs, not the fit.
+/// Deviations count relative to the core time of the run, and those far from the others less
+/// (Huber's weights): a neighbour on the machine spoils runs, not the fit.
 pub fn costs(points: &[CostPoint], groups: &[usize]) -> Result<Costs, String> {
-    /// Loads of a group that differ less than this say nothing about waking.
-    const BUSY_SPREAD_MIN: f64 = 0.15;
     const ROUNDS: usize = 20;
     let classes = groups.len();
     let usable = |point: &&CostPoint| point.rate > 0.0 && point.busy > 0.0;
@@ -153,21 +151,13 @@ pub fn costs(points: &[CostPoint], groups: &[usize]) -> Result<Costs, String> {
     let group_count = groups.iter().max().map_or(0, |most| most + 1);
     let mut notes = Vec::new();
     let mut dropped = Vec::new();
-    for group in 0..group_count {
-        let mine = |point: &&&CostPoint| {
-            groups.iter().zip(&point.shares).any(|(&of, &share)| of == group && share > 0.5)
-        };
-        let busy: Vec<f64> = points.iter().filter(mine).map(|point| point.busy).collect();
-        let low = busy.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = busy.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        if high.is_nan() || high - low < BUSY_SPREAD_MIN {
-            dropped.push(classes + group);
-            notes.push(format!(
-                "core time at other loads than those measured is not known for {}: the loads were \
-                 too close to each other, and it is taken as constant",
-                names_of(group, groups)
-            ));
-        }
+    for group in (0..group_count).filter(|&group| !says_waking(&points, group, groups)) {
+        dropped.push(classes + group);
+        notes.push(format!(
+            "core time at other loads than those measured is not known for {}: the loads were too \
+             close to each other, and it is taken as constant",
+            names_of(group, groups)
+        ));
     }
     let unknown_before = dropped.len();
     let row = |point: &&CostPoint| {
@@ -215,6 +205,19 @@ pub fn costs(points: &[CostPoint], groups: &[usize]) -> Result<Costs, String> {
         runs: points.len(),
         notes,
     })
+}
+
+/// Whether the loads of a group differ enough to tell waking from answering.
+fn says_waking(points: &[&CostPoint], group: usize, groups: &[usize]) -> bool {
+    const BUSY_SPREAD_MIN: f64 = 0.15;
+    let mine = |point: &&&CostPoint| {
+        groups.iter().zip(&point.shares).any(|(&of, &share)| of == group && share > 0.5)
+    };
+    let busy = points.iter().filter(mine).map(|point| point.busy);
+    let (low, high) = busy.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), busy| {
+        (low.min(busy), high.max(busy))
+    });
+    high - low >= BUSY_SPREAD_MIN
 }
 
 /// The classes of a group, by number; whoever knows their names replaces `class N`.
@@ -332,15 +335,17 @@ mod tests {
     fn costs_are_found_again() {
         let (full, waking) = ([3.0, 4.5, 12.0], [2.0, 2.0, 9.0]);
         let exact = costs(&runs(&full, &waking, 0.0), &[0, 0, 1]).unwrap();
-        for class in 0..3 {
-            assert!((exact.full[class] - full[class]).abs() < 1e-6, "{exact:?}");
-            assert!((exact.waking[class] - waking[class]).abs() < 1e-6, "{exact:?}");
-        }
+        let off = |found: &[f64], known: &[f64]| -> f64 {
+            found
+                .iter()
+                .zip(known)
+                .map(|(found, known)| (found / known - 1.0).abs())
+                .fold(0.0, f64::max)
+        };
+        assert!(off(&exact.full, &full) < 1e-6 && off(&exact.waking, &waking) < 1e-6, "{exact:?}");
         assert!(exact.notes.is_empty() && exact.deviation < 1e-6);
         let noisy = costs(&runs(&full, &waking, 0.05), &[0, 0, 1]).unwrap();
-        for class in 0..3 {
-            assert!((noisy.full[class] / full[class] - 1.0).abs() < 0.06, "{noisy:?}");
-        }
+        assert!(off(&noisy.full, &full) < 0.06, "{noisy:?}");
         // Rate and busy share are each other's inverse.
         let shares = [0.5, 0.3, 0.2];
         for busy in [0.1, 0.5, 0.9, 1.0] {

@@ -88,8 +88,8 @@ pub struct Surroundings {
     pub stall_s: f64,
 }
 
-/// What the kernel charges a receive buffer for a small datagram: a buffer of 2 KiB, as drivers give
-/// it, and its description.
+/// What the kernel charges a receive buffer for a small datagram: a buffer of 2 KiB, as drivers
+/// give it, and its description.
 const DATAGRAM_CHARGE: f64 = 2304.0;
 
 impl Surroundings {
@@ -247,7 +247,7 @@ pub fn memory_limit(memory: &Memory, records: u64, machine_mib: f64) -> Limit {
     let fits = records as f64 <= memory.records_max;
     let note = format!(
         "{records} records: {:.0} MiB ({:.1} and {:.0} octets a record, fitted to {} zones), {:.0} \
-         while they are read again; this machine has {machine_mib:.0} MiB, of which all but a tenth \
+         while they are read again; the machine has {machine_mib:.0} MiB, all but a tenth of which \
          suffices for {:.0} records: {}",
         resident,
         memory.base_mib,
@@ -263,8 +263,8 @@ pub fn memory_limit(memory: &Memory, records: u64, machine_mib: f64) -> Limit {
 //----------- Machines -------------------------------------------------------
 
 /// Machines for `target` answers a second, `attack` times that when attacked, with `down` of them
-/// down. While a machine reads its zones again it carries `reload_share` of `each`; one does so at a
-/// time.
+/// down. While a machine reads its zones again it carries `reload_share` of `each`; one does so at
+/// a time.
 pub fn machines(
     target: f64,
     attack: f64,
@@ -293,7 +293,7 @@ pub fn machines(
     let count = up as u32 + down;
     let words = format!(
         "{target:.0}/s x {attack} (attack) = {need:.0}/s. One machine carries {each:.0}/s; {reload}, \
-         and one does so at a time. {up} carry ({up} - 1 + {share:.2}) x {each:.0} = {:.0}/s{fewer}. \
+         one at a time. {up} carry ({up} - 1 + {share:.2}) x {each:.0} = {:.0}/s{fewer}. \
          {down} more because so many may be down: {count} to buy.",
         carry(up)
     );

@@ -51,9 +51,9 @@ impl Place for Loopback {
     }
 
     fn note(&self) -> String {
-        "over loopback the kernel receives queries on the generator's core and answers on the \
-         server's: figures are for comparing, not for buying; use --namespaces, or another machine \
-         as the generator"
+        "measured over loopback: the kernel receives queries on the generator's core and answers on \
+         the server's, and no card or driver has a part; behind a network card the server's cores \
+         have more to do"
             .into()
     }
 }

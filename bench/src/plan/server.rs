@@ -21,7 +21,7 @@ use super::place::Place;
 /// How a server is started: a command, and its configuration file.
 ///
 /// Both are filled in: `{cores}` (`0,1`), `{count}` of them, `{listen}` (address and port),
-/// `{address}`, `{port}`, `{client}` (who asks, and takes transfers), `{apex}`, `{zone}` (its file),
+/// `{address}`, `{port}`, `{client}` (who asks and takes transfers), `{apex}`, `{zone}` (its file),
 /// `{directory}` (for what it writes), `{config}` (its configuration file), `{program}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -167,8 +167,9 @@ impl Launch {
         let program = words
             .next()
             .ok_or_else(|| io::Error::other("--server-command is empty: say what to start"))?;
-        let mut command = Command::new(program);
-        command.args(words);
+        // Whoever ends this process ends the server too.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--"]).arg(program).args(words);
         Ok(command)
     }
 }
@@ -203,7 +204,7 @@ impl Server {
         sched_setaffinity(Pid::from_raw(0), &own)?;
         let child = child.map_err(|error| {
             let program = command.get_program().display();
-            io::Error::other(format!("{program}: {error}: is the server installed?"))
+            io::Error::other(format!("{program}: {error}: setpriv starts the server"))
         })?;
         let mut server = Server { child, cores: cores.to_vec(), log };
         let wait = &mut || server.wait(launch);
@@ -329,7 +330,8 @@ mod tests {
     #[test]
     fn templates_are_filled_in() {
         for name in ["ring53", "nsd", "knot"] {
-            let launch = launch(Template::of(name).unwrap());
+            let mut launch = launch(Template::of(name).unwrap());
+            launch.directory.set_extension(name);
             let command = launch.command(&[2, 3]).unwrap();
             let config = fs::read_to_string(launch.directory.join("server.conf")).unwrap();
             assert!(config.contains("a/zone") && config.contains("example."), "{config}");
@@ -354,7 +356,7 @@ mod tests {
             let _ = fs::remove_dir_all(&launch.directory);
             error
         };
-        assert!(error("there-is-no-such-program").contains("installed"));
+        assert!(error("there-is-no-such-program").contains("there-is-no-such-program"));
         assert!(error("").contains("--server-command"));
         let ended = error("ls there-is-no-such-file");
         assert!(ended.contains("has ended") && ended.contains("no-such-file"), "{ended}");

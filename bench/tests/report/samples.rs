@@ -227,6 +227,13 @@ pub fn find(capacity: f64, seed: u64) -> Report {
     report
 }
 
+/// Four cores of a server.
+fn scaling(lambda: f64) -> Scaling {
+    let scaling = Scaling { lambda, sigma: 0.036, kappa: 0.0014, ..Default::default() };
+    let points = (1..=4).map(|cores| (cores, scaling.rate(f64::from(cores)))).collect();
+    Scaling { points, note: Some("beyond 4 cores nothing was measured".into()), ..scaling }
+}
+
 /// A plan.
 pub fn plan(seed: u64) -> Report {
     let mut dice = Dice::new(seed);
@@ -241,6 +248,12 @@ pub fn plan(seed: u64) -> Report {
         rate: dice.estimate(0.85e6 / core_us, 0.02, 3),
         query_octets: 41.0,
         answer_octets,
+        full_us: Some(core_us * 0.9),
+        waking_us: Some(core_us * 0.6),
+        knee_busy: Some(0.86),
+        scaling: Some(scaling(1e6 / core_us)),
+        per_second: (name == "transfer").then_some(0.5),
+        octet_ns: (name == "transfer").then_some(0.4),
     };
     let classes = vec![
         class("hit", 0.71, 3.4, 118.0),
@@ -253,15 +266,15 @@ pub fn plan(seed: u64) -> Report {
         rate,
         note: note.into(),
     };
+    let check = Check {
+        mix: "60 % hit, 30 % nxdomain, 10 % signed".into(),
+        predicted: 251_000.0,
+        measured: dice.estimate(239_000.0, 0.015, 3),
+        error: 0.05,
+    };
     report.plan = Some(Plan {
         classes,
-        scaling: Some(Scaling {
-            points: vec![(1, 241_000.0), (2, 462_000.0), (3, 668_000.0), (4, 851_000.0)],
-            lambda: 243_000.0,
-            sigma: 0.036,
-            kappa: 0.0014,
-            note: Some("beyond 4 cores nothing was measured".into()),
-        }),
+        scaling: Some(scaling(243_000.0)),
         limits: vec![
             limit("core", Some(482_000.0), "fit of cost by class"),
             limit("line rate of the answers", Some(760_000.0), "1 Gbit/s, 164 octets a frame"),
@@ -281,13 +294,14 @@ pub fn plan(seed: u64) -> Report {
             down: 1,
             each: 385_000.0,
             count: 9,
+            reload_share: Some(0.8),
+            words: "900 k/s x 3 / 385 k/s = 7.01, rounded up: 8; one may be down: 9".into(),
         }),
-        check: Some(Check {
-            mix: "60 % hit, 30 % nxdomain, 10 % signed".into(),
-            predicted: 251_000.0,
-            measured: dice.estimate(239_000.0, 0.015, 3),
-            error: 0.05,
-        }),
+        check: Some(check.clone()),
+        checks: vec![check],
+        cores: 2,
+        knee_busy: Some(0.88),
+        deviation: Some(0.03),
     });
     report
 }

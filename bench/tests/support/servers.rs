@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// How long anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -14,6 +17,14 @@ pub struct Process(pub Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // Asked first: a server ends its children then.
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        for _ in 0..100 {
+            if !matches!(self.0.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -57,15 +68,15 @@ pub fn wait_for(address: SocketAddr, probe: &[u8]) -> UdpSocket {
     panic!("{address} does not answer");
 }
 
-/// NSD with one zone.
-pub fn nsd(directory: &Path, zone: &str, file: &Path, port: u16) -> Process {
+/// NSD with one zone, of which `more` is said.
+pub fn nsd(directory: &Path, zone: &str, file: &Path, port: u16, more: &str) -> Process {
     let work = directory.display();
     let config = format!(
         "server:\n server-count: 1\n ip-address: 127.0.0.1@{port}\n username: \"\"\n \
          zonesdir: \"{work}\"\n database: \"\"\n pidfile: \"{work}/nsd.pid\"\n \
          xfrdfile: \"{work}/xfrd.state\"\n zonelistfile: \"{work}/zone.list\"\n \
          rrl-ratelimit: 0\nremote-control:\n control-enable: no\n\
-         zone:\n name: \"{zone}\"\n zonefile: \"{}\"\n",
+         zone:\n name: \"{zone}\"\n zonefile: \"{}\"\n{more}",
         file.display()
     );
     let path = directory.join("nsd.conf");

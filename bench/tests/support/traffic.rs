@@ -42,8 +42,9 @@ pub fn traffic(shape: Shape, seed: u64) -> Vec<Query> {
     let mut ranked: Vec<usize> = (0..shape.names).collect();
     let mut next_name = shape.names;
     let mut queries = Vec::with_capacity(shape.queries * 2);
+    // More than are wanted: what is later than the last of them has only repetitions.
     let mut at_ns = 1_700_000_000_000_000_000u64;
-    while queries.len() < shape.queries {
+    for _ in 0..shape.queries {
         // Clients are quiet for a while, then not.
         let gap = -uniform(&mut random).ln() / shape.rate * 1e9;
         at_ns += (gap * if random.below(10) == 0 { 6.4 } else { 0.4 }) as u64 / 1000 * 1000;
@@ -135,7 +136,7 @@ impl Identities {
     pub fn address(&self, client: usize) -> IpAddr {
         let mut random = self.random(1 << 41 | client as u64);
         let mut octet = || 1 + random.below(250) as u8;
-        if client % 3 == 0 {
+        if client.is_multiple_of(3) {
             let octets: [u8; 16] = std::array::from_fn(|_| octet());
             Ipv6Addr::from(octets).into()
         } else {

@@ -189,7 +189,7 @@ fn the_role_decides() {
     let mut absent = role(&[0]);
     absent.interfaces = vec!["nosuch0".into()];
     let absent = knobs("vm", &absent);
-    expect(&absent, &[("nosuch0", Unread, "no such interface; there are eth0, eth1, lo", "")]);
+    expect(&absent, &[("nosuch0", Unread, "no such interface; there are eth0, lo, eth1", "")]);
 }
 
 #[test]

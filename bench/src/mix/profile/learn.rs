@@ -53,16 +53,8 @@ impl Question {
     }
 }
 
-#[derive(Default)]
-struct Client {
-    queries: u64,
-    last_ns: u64,
-    /// Of its gaps, for their mean.
-    gaps: Vec<u32>,
-}
-
-/// Gaps of one client that are looked at.
-const CLIENT_GAPS_MAX: usize = 4096;
+/// Gaps between queries of one client that are looked at, over all clients.
+const CLIENT_GAPS_MAX: usize = 1 << 22;
 
 /// Collects what a profile is made of.
 #[derive(Default)]
@@ -72,7 +64,8 @@ pub struct Learner {
     questions: Vec<Question>,
     asked: Vec<u32>,
     times_ns: Vec<u64>,
-    clients: HashMap<IpAddr, Client>,
+    clients: HashMap<IpAddr, u32>,
+    client_of: Vec<u32>,
     variants: HashMap<Features, u64>,
     labels: LabelCounts,
     responses: ResponseCounts,
@@ -140,13 +133,8 @@ impl Learner {
         };
         self.asked.push(number);
         self.times_ns.push(seen.at_ns);
-        let client = self.clients.entry(seen.client).or_default();
-        if client.queries > 0 && client.gaps.len() < CLIENT_GAPS_MAX {
-            let gap_us = seen.at_ns.saturating_sub(client.last_ns) / 1000;
-            client.gaps.push(gap_us.min(u64::from(u32::MAX)) as u32);
-        }
-        client.queries += 1;
-        client.last_ns = seen.at_ns;
+        let next = self.clients.len() as u32;
+        self.client_of.push(*self.clients.entry(seen.client).or_insert(next));
         *self.variants.entry(features(seen, message, &question.name)).or_default() += 1;
     }
 
@@ -172,8 +160,22 @@ impl Learner {
         self.asked.len()
     }
 
+    /// Puts queries into the order of time: servers log what each of their threads did in turn.
+    fn sort(&mut self) {
+        if self.times_ns.is_sorted() {
+            return;
+        }
+        let mut order: Vec<u32> = (0..self.asked.len() as u32).collect();
+        order.sort_by_key(|&at| self.times_ns[at as usize]);
+        self.times_ns.sort_unstable();
+        for numbers in [&mut self.asked, &mut self.client_of] {
+            *numbers = order.iter().map(|&at| numbers[at as usize]).collect();
+        }
+    }
+
     /// The profile.
-    pub fn finish(self, skipped: &Skipped) -> Profile {
+    pub fn finish(mut self, skipped: &Skipped) -> Profile {
+        self.sort();
         let queries = self.asked.len() as u64;
         let seconds = self.seconds();
         let mut counts = vec![0u32; self.questions.len()];
@@ -203,7 +205,7 @@ impl Learner {
 
     /// From the first query to the last, and one mean gap.
     fn seconds(&self) -> f64 {
-        let (first, last) = (self.times_ns.iter().min(), self.times_ns.iter().max());
+        let (first, last) = (self.times_ns.first(), self.times_ns.last());
         let ns = last.zip(first).map_or(0, |(last, first)| last - first) as f64;
         let gaps = (self.times_ns.len() as f64 - 1.0).max(1.0);
         ns * (1.0 + 1.0 / gaps) / 1e9
@@ -283,7 +285,14 @@ impl Learner {
     }
 
     fn clients(&self, skipped: &Skipped) -> Clients {
-        let mut queries: Vec<u64> = self.clients.values().map(|client| client.queries).collect();
+        // Of each client the queries, and the first and the last time.
+        let mut seen = vec![(0u64, 0u64, 0u64); self.clients.len()];
+        for (&client, &at_ns) in self.client_of.iter().zip(&self.times_ns) {
+            let (count, first, last) = &mut seen[client as usize];
+            *first = if *count == 0 { at_ns } else { *first };
+            (*count, *last) = (*count + 1, at_ns);
+        }
+        let mut queries: Vec<u64> = seen.iter().map(|(count, ..)| *count).collect();
         queries.sort_unstable_by(|a, b| b.cmp(a));
         let (all, mut sum, mut shares) = (self.asked.len() as f64, 0, Vec::new());
         for (rank, count) in (1..).zip(&queries) {
@@ -292,19 +301,25 @@ impl Learner {
                 shares.push(rounded(sum as f64 / all));
             }
         }
-        let mut times = self.times_ns.clone();
-        times.sort_unstable();
-        let gaps = times.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
-        let of_one = self.clients.values().flat_map(|client| {
-            let sum: f64 = client.gaps.iter().map(|&gap| f64::from(gap)).sum();
-            let mean = sum / client.gaps.len().max(1) as f64;
-            client.gaps.iter().map(move |&gap| f64::from(gap) / mean.max(1e-9))
-        });
+        let gaps = self.times_ns.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+        let mut last_ns: Vec<u64> = seen.iter().map(|(_, first, _)| *first).collect();
+        let mut met = vec![false; seen.len()];
+        let mut of_one = Vec::new();
+        for (&client, &at_ns) in self.client_of.iter().zip(&self.times_ns) {
+            let (count, first, last) = seen[client as usize];
+            let gap = at_ns - std::mem::replace(&mut last_ns[client as usize], at_ns);
+            if std::mem::replace(&mut met[client as usize], true) && last > first {
+                of_one.push(gap as f64 * (count - 1) as f64 / (last - first) as f64);
+            }
+            if of_one.len() >= CLIENT_GAPS_MAX {
+                break;
+            }
+        }
         Clients {
             count: self.clients.len() as u64,
             shares,
             gaps: steps(gaps),
-            gaps_of_one: steps(of_one.collect()),
+            gaps_of_one: steps(of_one),
             connections: skipped.connections,
         }
     }

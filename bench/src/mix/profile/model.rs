@@ -282,6 +282,9 @@ impl Profile {
         if questions != self.questions || asked > self.queries as f64 * 1.2 {
             return Err("its classes have other questions than it says");
         }
+        if self.beside.len() > ITEMS_MAX || self.beside.iter().any(|it| !shares(&[it.share])) {
+            return Err("its types are no shares");
+        }
         let some = |shares: &[f64]| shares.iter().sum::<f64>() > 0.0;
         let varied: Vec<f64> = self.variants.iter().map(|variant| variant.share).collect();
         let labels = [&self.labels.counts, &self.labels.lengths];

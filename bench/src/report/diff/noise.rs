@@ -8,10 +8,10 @@
 //! ```
 //!
 //! Few repeats decide what can be used. With three on each side a rank test cannot fall below
-//! p = 0.1, so it would never find anything; a bootstrap of three values knows three values. Welch's
-//! t is calibrated for few, does not assume that both sides vary alike, and an outlier widens its
-//! interval, so it errs towards noise. Logarithms, because noise of rates and times is a share of
-//! them.
+//! p = 0.1, so it would never find anything; a bootstrap of three values knows three values.
+//! Welch's t is calibrated for few, does not assume that both sides vary alike, and an outlier
+//! widens its interval, so it errs towards noise. Logarithms, because noise of rates and times is a
+//! share of them.
 
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
@@ -228,9 +228,9 @@ pub fn percentile(run: &Run, latency: &Latency, q: f64) -> Option<(f64, f64)> {
     Some((low * (1.0 - BUCKET) / wobble.exp(), high * (1.0 + BUCKET) * wobble.exp()))
 }
 
-/// The values whose ranks enclose the percentile `q`, whatever the distribution; `None` if there are
-/// too few values above it. `dispersion` is how much more the number above it varies than if values
-/// were independent: losses, which stand at the top, come in bursts.
+/// The values whose ranks enclose the percentile `q`, whatever the distribution; `None` if there
+/// are too few values above it. `dispersion` is how much more the number above it varies than if
+/// values were independent: losses, which stand at the top, come in bursts.
 fn order_statistics(latency: &Latency, q: f64, dispersion: f64) -> Option<(f64, f64)> {
     let count: u64 = latency.buckets.iter().map(|(_, count)| count).sum();
     let n = count as f64;

@@ -67,7 +67,7 @@ fn scaling(scaling: &Scaling) -> Option<Figure> {
         title: "Answers by cores".into(),
         words: format!("{}.", text::law(scaling)),
         plot: Plot::Lines(Lines {
-            x: Axis::linear("cores of the server", to, units::tick),
+            x: Axis::whole("cores of the server", to, units::tick),
             y: Axis::linear("answers/s", high * 1.15, units::tick),
             series: vec![
                 Series::new("one core, times the cores", 6, Style::Dashed, ideal),
@@ -135,7 +135,7 @@ fn memory(memory: &Memory) -> Option<Figure> {
         title: "Memory by records".into(),
         words: format!("{}.", text::memory_in_words(memory)),
         plot: Plot::Lines(Lines {
-            x: Axis::linear("records", most, units::tick),
+            x: Axis::whole("records", most, units::tick),
             y: Axis::linear("MiB", high, units::tick),
             series: vec![
                 Series::new("at most during a reload", 1, Style::Dashed, reload.to_vec()),

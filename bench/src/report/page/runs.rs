@@ -363,7 +363,7 @@ fn answers_over_time(run: &Run, one: &str) -> Option<Figure> {
             units::figure(most, "")
         ),
         plot: Plot::Lines(Lines {
-            x: Axis::linear("seconds", run.series.len() as f64, units::tick),
+            x: Axis::whole("seconds", run.series.len() as f64, units::tick),
             y: Axis::linear("in each second", high, units::tick),
             series,
             mark: None,
@@ -388,7 +388,7 @@ fn latency_over_time(run: &Run, one: &str) -> Option<Figure> {
             units::micros(high)
         ),
         plot: Plot::Lines(Lines {
-            x: Axis::linear("seconds", run.series.len() as f64, units::tick),
+            x: Axis::whole("seconds", run.series.len() as f64, units::tick),
             y: Axis::log("p99 of each second", low, high, units::tick_micros),
             series: vec![Series::new("p99", 1, Style::Line, timed)],
             mark: None,

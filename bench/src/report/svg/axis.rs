@@ -11,7 +11,7 @@ pub struct Axis {
 
 #[derive(Clone, Copy, Debug)]
 enum Scale {
-    Linear { to: f64 },
+    Linear { to: f64, step_min: f64 },
     Log { from: f64, to: f64 },
     Nines { to: f64 },
 }
@@ -23,7 +23,16 @@ impl Axis {
     /// From zero to `to` and a little more.
     pub fn linear(title: &str, to: f64, format: fn(f64) -> String) -> Axis {
         let to = if to.is_finite() && to > 0.0 { to * 1.04 } else { 1.0 };
-        Axis { title: title.into(), scale: Scale::Linear { to }, format }
+        Axis { title: title.into(), scale: Scale::Linear { to, step_min: 0.0 }, format }
+    }
+
+    /// For what is counted: no ticks between whole numbers.
+    pub fn whole(title: &str, to: f64, format: fn(f64) -> String) -> Axis {
+        let mut axis = Axis::linear(title, to, format);
+        if let Scale::Linear { step_min, .. } = &mut axis.scale {
+            *step_min = 1.0;
+        }
+        axis
     }
 
     /// From the step of 1, 2 or 5 below `from` to that above `to`.
@@ -47,7 +56,7 @@ impl Axis {
     /// From 0 at the start of the axis to 1 at its end; what is outside is put at the edge.
     pub fn place(&self, value: f64) -> f64 {
         let place = match self.scale {
-            Scale::Linear { to } => value / to,
+            Scale::Linear { to, .. } => value / to,
             Scale::Log { from, to } => (value.max(from) / from).log10() / (to / from).log10(),
             Scale::Nines { to } => -(1.0 - value).max(1e-12).log10() / to,
         };
@@ -57,7 +66,7 @@ impl Axis {
     /// The value at a share of the axis.
     pub fn value(&self, place: f64) -> f64 {
         match self.scale {
-            Scale::Linear { to } => to * place,
+            Scale::Linear { to, .. } => to * place,
             Scale::Log { from, to } => from * (to / from).powf(place),
             Scale::Nines { to } => 1.0 - 10f64.powf(-to * place),
         }
@@ -67,8 +76,8 @@ impl Axis {
     pub fn ticks(&self, count: usize) -> Vec<f64> {
         let count = count.max(2);
         match self.scale {
-            Scale::Linear { to } => {
-                let step = step_above(to / count as f64);
+            Scale::Linear { to, step_min } => {
+                let step = step_above(to / count as f64).max(step_min);
                 (0..).map(|index| index as f64 * step).take_while(|tick| *tick <= to).collect()
             }
             Scale::Log { from, to } => log_ticks(from, to, count),
@@ -145,6 +154,7 @@ mod tests {
         assert_eq!(labels(&axis(240_000.0), 6), ["0", "50 k", "100 k", "150 k", "200 k"]);
         assert_eq!(labels(&axis(1.0), 5), ["0", "0.5", "1"]);
         assert_eq!(labels(&axis(9.0), 5), ["0", "2", "4", "6", "8"]);
+        assert_eq!(labels(&Axis::whole("cores", 2.0, units::tick), 9), ["0", "1", "2"]);
         for to in [1e-7, 3e-3, 0.7, 1.0, 19.0, 123.0, 5e9] {
             for count in 3..9 {
                 let ticks = axis(to).ticks(count);
