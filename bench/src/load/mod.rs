@@ -264,7 +264,7 @@ impl Part {
             None
         };
         let streams = if asks(true) {
-            Some(lanes(stream::open(&self.options, self.index)?, 1))
+            Some(lanes(stream::open(&self.options, self.index)?, self.options.run))
         } else {
             None
         };
@@ -278,6 +278,7 @@ impl Part {
             sorts: self.options.run > 1,
             datagrams,
             streams,
+            message: Box::new([0; worker::MESSAGE_LEN_MAX]),
             shared: self.shared.clone(),
         })
     }
@@ -325,7 +326,7 @@ fn report(load: &Load, tally: &Tally, before: &Kernel, after: &Kernel) -> Run {
             generator: tally.never_sent + tally.unsent,
             generator_socket: tally.drops,
             server_socket,
-            server: counts.lost.saturating_sub(elsewhere),
+            server: counts.lost.saturating_sub(elsewhere) + tally.turned_away,
         },
         rcodes: tally.rcodes_named(),
         answer_octets: tally.answer_octets as f64 / counts.answered.max(1) as f64,

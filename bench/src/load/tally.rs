@@ -38,6 +38,8 @@ pub struct Tally {
     pub counts: Counts,
     /// Scheduled and never sent: too far behind, or no ID was free.
     pub never_sent: u64,
+    /// Scheduled, but no connection took them: the server accepts none, or does not read.
+    pub turned_away: u64,
     /// Refused by the kernel when they were sent; they are lost at the time-out.
     pub unsent: u64,
     /// Dropped at the generator's sockets.
@@ -63,6 +65,7 @@ impl Default for Tally {
         Tally {
             counts: Counts::default(),
             never_sent: 0,
+            turned_away: 0,
             unsent: 0,
             drops: 0,
             rcodes: [0; 16],
@@ -100,6 +103,7 @@ impl Tally {
         counts.connections += more.connections;
         counts.broken += more.broken;
         self.never_sent += other.never_sent;
+        self.turned_away += other.turned_away;
         self.unsent += other.unsent;
         self.drops += other.drops;
         for (sum, more) in self.rcodes.iter_mut().zip(other.rcodes) {

@@ -19,7 +19,7 @@ use super::schedule::Times;
 use super::tally::Tally;
 
 /// Queries put on their way before replies are looked at.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
 const _: () = assert!(BATCH <= QUEUE_COUNT_MAX);
 /// A query that would be sent later than this is not sent: a generator that cannot keep up does
 /// not go on after the end.
@@ -28,7 +28,8 @@ pub const BEHIND_MAX_NS: u64 = 50_000_000;
 const SPIN_NS: u64 = 20_000;
 /// The longest wait: live counters are read meanwhile.
 const WAIT_MAX_NS: u64 = 20_000_000;
-const MESSAGE_LEN_MAX: usize = 2048;
+/// Octets of the longest query.
+pub const MESSAGE_LEN_MAX: usize = 2048;
 
 //----------- Worker ---------------------------------------------------------
 
@@ -52,6 +53,8 @@ pub struct Worker {
     pub datagrams: Option<Lanes>,
     /// For queries over TCP.
     pub streams: Option<Lanes>,
+    /// Where each query is written first.
+    pub message: Box<[u8; MESSAGE_LEN_MAX]>,
     /// Seen by whoever shows progress.
     pub shared: Arc<Shared>,
 }
@@ -67,6 +70,15 @@ pub struct Shared {
     pub lost: AtomicU64,
     /// 99th percentile of the second before, in nanoseconds.
     pub p99_ns: AtomicU64,
+}
+
+/// What became of a query that is due.
+enum Asked {
+    Queued,
+    /// The generator is too far behind, or has no ID left.
+    NoRoom,
+    /// No connection takes it.
+    TurnedAway,
 }
 
 /// A carrier and what is on its way over it.
@@ -110,10 +122,11 @@ impl Worker {
             lateness.clear();
             for &(due, question) in &batch {
                 tally.counts.scheduled += 1;
-                if now - due <= BEHIND_MAX_NS && self.ask(question, due, now) {
-                    lateness.push(due);
-                } else {
-                    tally.never_sent += 1;
+                let behind = now - due > BEHIND_MAX_NS;
+                match if behind { Asked::NoRoom } else { self.ask(question, due, now) } {
+                    Asked::Queued => lateness.push(due),
+                    Asked::NoRoom => tally.never_sent += 1,
+                    Asked::TurnedAway => tally.turned_away += 1,
                 }
             }
             self.flush(&mut tally, &lateness, second)?;
@@ -147,35 +160,40 @@ impl Worker {
         second
     }
 
-    /// Queues query `index`; `false` if it cannot be sent.
-    fn ask(&mut self, index: u32, due: u64, now: u64) -> bool {
+    /// Queues query `index`.
+    fn ask(&mut self, index: u32, due: u64, now: u64) -> Asked {
         let questions = &self.questions;
         let entry: &Entry = questions.entry(index);
         let lanes = if entry.stream { &mut self.streams } else { &mut self.datagrams };
-        let Some(lanes) = lanes else { return false };
-        let mut message = [0; MESSAGE_LEN_MAX];
-        let len = questions.write(entry, &mut self.random, &mut message);
+        let Some(lanes) = lanes else { return Asked::NoRoom };
+        let message = &mut self.message;
+        let len = questions.write(entry, &mut self.random, &mut message[..]);
         let question = question_hash(&message[HEADER_LEN..][..entry.question_len as usize]);
         // A lane that can take nothing now is passed over, each at most once.
         for _ in 0..lanes.carrier.lanes() {
-            let Some((lane, id)) = lanes.flight.next() else { return false };
+            let Some((lane, id)) = lanes.flight.next() else { return Asked::NoRoom };
             message[..2].copy_from_slice(&id.to_be_bytes());
             if lanes.carrier.queue(lane, &message[..len]) {
                 lanes.flight.open(due, now, question, index);
-                return true;
+                return Asked::Queued;
             }
             lanes.flight.skip_lane();
         }
-        false
+        // No port ever is full here; a connection is, if the server does not read, or there is none,
+        // if it does not accept.
+        Asked::TurnedAway
     }
 
     /// Sends what was queued, which was due at `dues`.
     fn flush(&mut self, tally: &mut Tally, dues: &[u64], second: usize) -> io::Result<()> {
-        for lanes in [&mut self.datagrams, &mut self.streams].into_iter().flatten() {
-            // A stream may have something left from before.
-            if !dues.is_empty() || lanes.carrier.connections().0 > 0 {
-                tally.unsent += lanes.carrier.flush()? as u64;
-            }
+        if let Some(lanes) = &mut self.datagrams
+            && !dues.is_empty()
+        {
+            tally.unsent += lanes.carrier.flush()? as u64;
+        }
+        if let Some(lanes) = &mut self.streams {
+            // What a connection that ended had not sent is lost at the server's.
+            lanes.carrier.flush()?;
         }
         if dues.is_empty() {
             return Ok(());

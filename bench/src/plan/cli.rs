@@ -1,16 +1,18 @@
 //! `ring53-bench plan`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use ring53::wire::Name;
 
 use crate::find::{self, Bounds, CEILING_SHARE_MAX, CeilingOption};
+use crate::load::cli::now;
 use crate::load::{LoadOptions, kernel};
 use crate::mix::cli::MixOptions;
 use crate::report::Outputs;
@@ -20,10 +22,9 @@ use super::campaign::Settings;
 use super::classes::{Kind, Pool, Shares, questions, sort};
 use super::draw::{ClassTask, Made, Task, make};
 use super::limits::{ClassWire, Surroundings, read_bits};
-use super::place::{Loopback, Place};
+use super::place::{Loopback, Namespaces, Place};
 use super::server::{Launch, Template};
 use super::testbed::{MadeZone, Testbed};
-use super::words;
 use super::zone::{self, ZoneNames};
 
 /// Options of `plan`.
@@ -43,6 +44,10 @@ pub struct Options {
     /// The ring53 to start; default: the one beside this program.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Where the two meet: loopback, or namespaces (root; one core each), in which each does its
+    /// own receiving; auto: namespaces where they can be had.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "loopback", "namespaces"])]
+    place: String,
     /// Cores for the generator; default: the upper half.
     #[arg(long, value_name = "CORES", value_delimiter = ',')]
     generator_cores: Vec<usize>,
@@ -55,13 +60,16 @@ pub struct Options {
         long = "class",
         value_name = "SHARES",
         default_value = "hit=0.7,nxdomain=0.3",
-        conflicts_with = "queries"
+        conflicts_with_all = ["queries", "profile"]
     )]
     classes: Shares,
+    /// A profile of real traffic, replayed on the zone: its classes are found by asking the server.
+    #[arg(long, value_name = "FILE", conflicts_with = "queries")]
+    profile: Option<PathBuf>,
     /// A query file as dnsperf reads it: its classes are found by asking the server.
     #[arg(long, value_name = "FILE", requires = "zone")]
     queries: Option<PathBuf>,
-    /// Queries over TCP of the file have a connection each.
+    /// Queries over TCP of the file or profile have a connection each.
     #[arg(long)]
     tcp_per_query: bool,
     /// The zone's file; default: one that is made, with delegations, signed if classes need it.
@@ -95,6 +103,9 @@ pub struct Options {
     /// Source ports of each thread of the generator.
     #[arg(long, default_value_t = 64)]
     ports: usize,
+    /// Queries in a row from one port: those of one length leave as one (UDP_SEGMENT).
+    #[arg(long, default_value_t = 1)]
+    run: usize,
     /// TCP connections of each thread of the generator.
     #[arg(long, default_value_t = 16)]
     connections: usize,
@@ -140,10 +151,10 @@ pub struct Options {
 
 /// Measures, plans, writes and prints.
 pub fn run(options: &Options) -> io::Result<()> {
-    let began = (SystemTime::now(), Instant::now());
+    let began = (now(), Instant::now());
     let folder = Folder::new()?;
     let (server_cores, generator_cores) = cores(options)?;
-    let place: Box<dyn Place> = Box::new(Loopback);
+    let place = place(options, &server_cores, &generator_cores)?;
     let note = place.note();
     let (mut testbed, names) =
         testbed(options, &folder.0, place, server_cores.clone(), &generator_cores)?;
@@ -180,7 +191,7 @@ pub fn run(options: &Options) -> io::Result<()> {
         schema: SCHEMA,
         command: "plan".into(),
         arguments: std::env::args().skip(1).collect(),
-        began: rfc3339(began.0),
+        began: began.0,
         seconds: began.1.elapsed().as_secs_f64(),
         machine: kernel::machine(),
         generator: Generator {
@@ -197,13 +208,32 @@ pub fn run(options: &Options) -> io::Result<()> {
             ..MixNote::default()
         }),
         runs,
-        plan: Some(plan.clone()),
-        notes: notes.clone(),
+        plan: Some(plan),
+        notes,
         ..Report::default()
     };
-    options.outputs.write(&report)?;
-    print!("{}", words::plan(&plan, &notes));
-    Ok(())
+    options.outputs.finish(&report)
+}
+
+/// Where they meet.
+fn place(options: &Options, server: &[usize], generator: &[usize]) -> io::Result<Box<dyn Place>> {
+    let alone = server.len() == 1 && generator.len() == 1;
+    let can = alone && nix::unistd::geteuid().is_root();
+    match options.place.as_str() {
+        "namespaces" if !alone => Err(io::Error::other(
+            "--place namespaces has one core for the server and one for the generator: \
+             --cores-max 1 --generator-cores CORE",
+        )),
+        "namespaces" => Ok(Box::new(Namespaces::new(server[0], generator[0])?)),
+        "auto" if can => match Namespaces::new(server[0], generator[0]) {
+            Ok(place) => Ok(Box::new(place)),
+            Err(error) => {
+                eprintln!("over loopback, because there are no namespaces to be had: {error}");
+                Ok(Box::new(Loopback))
+            }
+        },
+        _ => Ok(Box::new(Loopback)),
+    }
 }
 
 //----------- Preparing ------------------------------------------------------
@@ -311,6 +341,7 @@ fn testbed(
     let load = LoadOptions {
         cores: generator_cores.to_vec(),
         ports: options.ports,
+        run: options.run,
         connections: options.connections,
         timeout: Duration::from_millis(500),
         ..LoadOptions::to(listen)
@@ -331,17 +362,24 @@ fn free_port(address: std::net::IpAddr) -> io::Result<SocketAddr> {
     Err(io::Error::other("no port is free for UDP and TCP"))
 }
 
-/// The mix of a query file, all else as it is without options.
-fn mix(queries: &Path, seed: u64) -> io::Result<MixOptions> {
+/// The mix of a query file or of a profile on the zone, all else as it is without options.
+fn mix(options: &Options, launch: &Launch) -> io::Result<Option<MixOptions>> {
     #[derive(clap::Parser)]
     struct Alone {
         #[command(flatten)]
         mix: MixOptions,
     }
-    let seed = seed.to_string();
-    let words = ["plan".as_ref(), "--queries".as_ref(), queries.as_os_str(), "--seed".as_ref()];
-    let words = words.into_iter().chain([seed.as_ref()]);
-    Alone::try_parse_from(words).map(|alone| alone.mix).map_err(io::Error::other)
+    let (seed, apex) = (options.seed.to_string(), launch.apex.to_string());
+    let mut words: Vec<&OsStr> = vec!["plan".as_ref(), "--seed".as_ref(), seed.as_ref()];
+    match (&options.queries, &options.profile) {
+        (Some(queries), _) => words.extend(["--queries".as_ref(), queries.as_os_str()]),
+        (None, Some(profile)) => {
+            words.extend(["--profile".as_ref(), profile.as_os_str(), "--zone".as_ref()]);
+            words.extend([launch.zone.as_os_str(), "--apex".as_ref(), apex.as_ref()]);
+        }
+        (None, None) => return Ok(None),
+    }
+    Alone::try_parse_from(words).map(|alone| Some(alone.mix)).map_err(io::Error::other)
 }
 
 /// What is asked of each class; the server answers already.
@@ -350,10 +388,8 @@ fn pools(options: &Options, testbed: &mut Testbed, names: &ZoneNames) -> io::Res
     let listen = testbed.launch.listen;
     let mut found = Ok((Shares::default(), Vec::new()));
     let mut work = || {
-        found = match &options.queries {
-            Some(queries) => {
-                sort(&mix(queries, options.seed)?.questions()?, listen, options.tcp_per_query)
-            }
+        found = match mix(options, &testbed.launch)? {
+            Some(mix) => sort(&mix.questions()?, listen, options.tcp_per_query),
             None => {
                 let shares = options.classes.clone();
                 let made = shares.classes.iter().map(|&(kind, _)| {
@@ -441,35 +477,9 @@ fn fastest_interface() -> Option<(f64, String)> {
     interfaces.filter_map(speed).max_by(|a, b| a.0.total_cmp(&b.0))
 }
 
-/// A time as RFC 3339 has it, in UTC.
-fn rfc3339(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
-    // Years of 400 repeat; one begins in March, so that the leap day is its last.
-    let day = day + 719_468;
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    let year = year + era * 400 + next;
-    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_dates() {
-        let at = |seconds| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "1970-01-01T00:00:00Z");
-        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(at(1_764_140_400), "2025-11-26T07:00:00Z");
-    }
 
     #[test]
     fn cores_double() {

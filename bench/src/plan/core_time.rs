@@ -15,39 +15,13 @@ use std::time::{Duration, Instant};
 
 use ring53::net::give_way;
 
+use crate::bed::counters::family;
 use crate::bed::echo::pin;
 
 /// A gap longer than this between two readings of the clock was somebody else's.
 const GAP: Duration = Duration::from_nanos(300);
 
 //----------- Tasks ----------------------------------------------------------
-
-/// A process and all that descend from it.
-pub fn family(pid: u32) -> Vec<u32> {
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // Behind the name in parentheses: state, parent.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
-        if let Some(parent) = parent.and_then(|parent| parent.parse::<u32>().ok()) {
-            parents.push((process, parent));
-        }
-    }
-    let mut found = vec![pid];
-    let mut at = 0;
-    while at < found.len() {
-        let children = parents.iter().filter(|(_, parent)| *parent == found[at]);
-        let new: Vec<u32> =
-            children.map(|(child, _)| *child).filter(|child| !found.contains(child)).collect();
-        found.extend(new);
-        at += 1;
-    }
-    found
-}
 
 /// Core time of a task's account in nanoseconds: the first number of its `schedstat`.
 fn account(path: &str) -> u64 {
@@ -62,6 +36,19 @@ pub fn family_ns(pid: u32) -> u64 {
         tasks.map(|task| account(&format!("{}/schedstat", task.path().display())))
     });
     tasks.sum()
+}
+
+/// Core time of the kernel's threads that receive on `cores` when there is too much for interrupts.
+fn softirq_ns(cores: &[usize]) -> u64 {
+    let mut sum = 0;
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        let core = name.trim().strip_prefix("ksoftirqd/").and_then(|core| core.parse().ok());
+        if core.is_some_and(|core: usize| cores.contains(&core)) {
+            sum += account(&format!("{}/schedstat", entry.path().display()));
+        }
+    }
+    sum
 }
 
 /// Whether the kernel leaves interrupts out of the accounts of tasks; `None` if it does not say how
@@ -138,6 +125,7 @@ pub struct Meter {
     stop: Arc<AtomicBool>,
     spinners: Vec<JoinHandle<io::Result<Seen>>>,
     server: Option<u32>,
+    cores: Vec<usize>,
     server_before_ns: u64,
     began: Instant,
 }
@@ -147,14 +135,16 @@ impl Meter {
     pub fn start(cores: &[usize], server: Option<u32>) -> io::Result<Meter> {
         let stop = Arc::new(AtomicBool::new(false));
         let (spinners, began) = (Vec::new(), Instant::now());
-        let mut meter = Meter { stop, spinners, server, server_before_ns: 0, began };
+        let cores_of = cores.to_vec();
+        let mut meter =
+            Meter { stop, spinners, server, cores: cores_of, server_before_ns: 0, began };
         for &core in cores {
             let stop = meter.stop.clone();
             let name = format!("spinner-{core}");
             let spinner = thread::Builder::new().name(name).spawn(move || spin(core, &stop))?;
             meter.spinners.push(spinner);
         }
-        meter.server_before_ns = server.map_or(0, family_ns);
+        meter.server_before_ns = server.map_or(0, |pid| family_ns(pid) + softirq_ns(cores));
         // Where neighbours leave nothing a spinner begins late; the interval does not.
         meter.began = Instant::now();
         Ok(meter)
@@ -162,7 +152,8 @@ impl Meter {
 
     /// Ends, and says what was.
     pub fn stop(mut self) -> io::Result<CoreTime> {
-        let server_ns = self.server.map(|pid| family_ns(pid).saturating_sub(self.server_before_ns));
+        let now = |pid| family_ns(pid) + softirq_ns(&self.cores);
+        let server_ns = self.server.map(|pid| now(pid).saturating_sub(self.server_before_ns));
         let wall = self.began.elapsed();
         self.stop.store(true, Ordering::Relaxed);
         let cores = self.spinners.len();

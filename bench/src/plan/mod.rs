@@ -22,7 +22,6 @@ pub mod place;
 pub mod predict;
 pub mod server;
 pub mod testbed;
-mod words;
 pub mod zone;
 
 pub use cli::{Options, run};

@@ -1,8 +1,10 @@
-//! Where the server and the generator meet: loopback, or another pair of places.
+//! Where the server and the generator meet: loopback, or two namespaces joined by a veth.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
+
+use crate::bed::namespaces::{Bed, CLIENT, SERVER};
 
 /// Where a server can be started and asked.
 pub trait Place: Send + Sync {
@@ -54,6 +56,45 @@ impl Place for Loopback {
         "measured over loopback: the kernel receives queries on the generator's core and answers on \
          the server's, and no card or driver has a part; behind a network card the server's cores \
          have more to do"
+            .into()
+    }
+}
+
+/// Two namespaces, one core each.
+#[derive(Debug)]
+pub struct Namespaces(Bed);
+
+impl Namespaces {
+    /// The server's core receives for it, the generator's for the generator; needs root.
+    pub fn new(server_core: usize, generator_core: usize) -> io::Result<Namespaces> {
+        Ok(Namespaces(Bed::new(server_core, generator_core)?))
+    }
+}
+
+impl Place for Namespaces {
+    fn server(&self) -> IpAddr {
+        SERVER.into()
+    }
+
+    fn client(&self) -> IpAddr {
+        CLIENT.into()
+    }
+
+    fn command(&self, command: Command) -> Command {
+        self.0.in_server(&command)
+    }
+
+    fn with_client(&self, work: &mut (dyn FnMut() -> io::Result<()> + Send)) -> io::Result<()> {
+        self.0.with_client(work)
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        self.0.pin_polling()
+    }
+
+    fn note(&self) -> String {
+        "measured over a veth, each end's receiving on its own core: no card or driver has a part; \
+         behind a network card the server's cores have more to do"
             .into()
     }
 }

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use ring53::wire::Name;
 
+use crate::bed::counters::memory_mib;
 use crate::load::{self, Load, LoadOptions, Schedule};
 use crate::mix::Questions;
 use crate::probe::transfer;
 use crate::report::model::{Run, ServerUse};
 
 use super::classes::{Pool, queries_per_connection, questions};
-use super::core_time::{Meter, family};
+use super::core_time::Meter;
 use super::lab::{Lab, Offer};
 use super::limits::MemoryPoint;
 use super::place::Place;
@@ -200,7 +201,7 @@ impl Testbed {
         let server = Server::start(&*self.place, &launch, &self.cores)?;
         thread::sleep(SETTLE);
         let pid = server.pid();
-        let resident_mib = resident_mib(pid);
+        let resident_mib = memory_mib(pid);
         let mut point = MemoryPoint { records: names.records, resident_mib, reload_mib: None };
         if reload {
             self.serial += 1;
@@ -208,11 +209,11 @@ impl Testbed {
             let mut most = resident_mib;
             let began = Instant::now();
             server.reload()?;
-            let mut sample = || most = most.max(self::resident_mib(pid));
+            let mut sample = || most = most.max(self::memory_mib(pid));
             Testbed::wait_for_serial(&*self.place, &launch, self.serial, &mut sample)?;
             self.reload_time = began.elapsed();
             for _ in 0..10 {
-                most = most.max(self::resident_mib(pid));
+                most = most.max(self::memory_mib(pid));
                 thread::sleep(Duration::from_millis(20));
             }
             point.reload_mib = Some(most);
@@ -255,7 +256,7 @@ impl Lab for Testbed {
         let used = (time.busy - self.idle_busy).max(0.0) * time.seconds;
         let busy = (used / run.seconds.max(1e-9)).min(1.0);
         let core_us = busy * cores.len() as f64 * 1e6 / run.goodput().max(1.0);
-        let memory_mib = self.server.as_ref().map_or(0.0, |server| resident_mib(server.pid()));
+        let memory_mib = self.server.as_ref().map_or(0.0, |server| memory_mib(server.pid()));
         run.server = Some(ServerUse { busy, core_us, memory_mib });
         Ok(run)
     }
@@ -343,16 +344,6 @@ fn transfers(
     }
 }
 
-/// Resident memory of a process and its descendants in MiB, what they share counted once.
-fn resident_mib(pid: u32) -> f64 {
-    let kib = |pid: u32| -> Option<f64> {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let line = text.lines().find(|line| line.starts_with("Pss:"))?;
-        line.split_whitespace().nth(1)?.parse().ok()
-    };
-    family(pid).into_iter().filter_map(kib).sum::<f64>() / 1024.0
-}
-
 /// The sum of all `rb` in what `ss -m` says.
 fn buffers(text: &str) -> f64 {
     let sizes = text.split("skmem:(").skip(1).filter_map(|rest| {
@@ -377,6 +368,6 @@ mod tests {
 
     #[test]
     fn this_process_has_memory() {
-        assert!(resident_mib(std::process::id()) > 0.5);
+        assert!(memory_mib(std::process::id()) > 0.5);
     }
 }

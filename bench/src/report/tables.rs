@@ -347,7 +347,9 @@ pub fn classes(plan: &Plan) -> Table {
         "core time",
         "lowest",
         "highest",
+        "fitted, full + waking",
         "one core",
+        "busy then",
         "query octets",
         "answer octets",
     ];
@@ -355,11 +357,22 @@ pub fn classes(plan: &Plan) -> Table {
     for class in &plan.classes {
         table.row([
             class.name.clone(),
-            units::share(class.share),
+            match class.per_second {
+                Some(rate) => format!("{}/s", units::digits(rate)),
+                None => units::share(class.share),
+            },
             units::micros(class.core_us.median),
             units::micros(class.core_us.low),
             units::micros(class.core_us.high),
+            match (class.full_us, class.waking_us, class.octet_ns) {
+                (Some(full), Some(waking), _) => {
+                    format!("{} + {}", units::digits(full), units::digits(waking))
+                }
+                (_, _, Some(ns)) => format!("{} ns an octet", units::digits(ns)),
+                _ => "-".into(),
+            },
             units::rate(class.rate.median),
+            class.knee_busy.map_or("-".into(), units::share),
             units::digits(class.query_octets),
             units::digits(class.answer_octets),
         ]);

@@ -153,9 +153,14 @@ fn plan(text: &mut String, plan: &Plan) {
     }
     if let Some(machines) = &plan.machines {
         let _ = writeln!(text, "\n{}", machines_in_words(machines));
+        if !machines.words.is_empty() {
+            let _ = writeln!(text, "  {}", machines.words);
+        }
     }
-    if let Some(check) = &plan.check {
-        let _ = writeln!(text, "\n{}", check_in_words(check));
+    let checks = if plan.checks.is_empty() { plan.check.as_slice() } else { &plan.checks };
+    text.push('\n');
+    for check in checks {
+        let _ = writeln!(text, "{}", check_in_words(check));
     }
 }
 

@@ -99,11 +99,16 @@ impl MmsgClient {
             };
             if result > 0 {
                 sent += result as usize;
-            } else if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                // The first of the rest failed; the others may not.
-                self.unsent += 1;
-                sent += 1;
+                continue;
             }
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            // The first of the rest failed; the others may not. An ICMP error of an earlier datagram
+            // is the peer's doing.
+            self.unsent += u64::from(error.raw_os_error() != Some(libc::ECONNREFUSED));
+            sent += 1;
         }
     }
 

@@ -190,7 +190,8 @@ impl UringClient {
     ) -> usize {
         let result = completion.result();
         if completion.user_data() & SEND != 0 {
-            if result < 0 {
+            // An ICMP error of an earlier datagram took the place of this one: the peer's doing.
+            if result < 0 && result != -libc::ECONNREFUSED {
                 self.unsent += completion.user_data() & (SEND - 1);
             }
             return 0;
