@@ -1,4 +1,5 @@
-//! Two network namespaces and a veth between them: the server on one core, the generator on another.
+//! Two network namespaces and a veth between them: the server on one core, the generator on
+//! another.
 //!
 //! ```text
 //!   r53-s<tag>, core S                                     r53-c<tag>, core C
@@ -247,7 +248,8 @@ impl Bed {
             gro("on")?;
             return sysfs(&namespace, &interface, "threaded", "1");
         }
-        // The kernel refuses this if nothing polls the interface any more: without GRO nothing does.
+        // The kernel refuses this if nothing polls the interface any more: without GRO nothing
+        // does.
         let _ = sysfs(&namespace, &interface, "threaded", "0");
         gro("off")?;
         for _ in 0..50 {
@@ -410,7 +412,7 @@ fn finish(mut command: Command) -> io::Result<()> {
     };
     let output = command.stdin(Stdio::null()).output().map_err(|error| {
         io::Error::other(format!(
-            "{}: {error}: a bed needs iproute2, ethtool and util-linux",
+            "{}: {error}: a bed needs iproute2, ethtool, taskset and chrt",
             command.get_program().display()
         ))
     })?;

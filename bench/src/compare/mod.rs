@@ -37,14 +37,13 @@ use crate::report::model::{Generator, Report, SCHEMA};
 
 pub use settings::Options;
 
-/// Programs without which nothing is measured, and the packages of Debian they are in.
-const PROGRAMS: [(&str, &str); 7] = [
+/// Programs without which nothing is measured, and the packages of Debian they are in. What is part
+/// of every system (taskset, chrt) is not among them.
+const PROGRAMS: [(&str, &str); 5] = [
     ("kxdpgun", "knot-dnsutils"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
-    ("taskset", "util-linux"),
-    ("chrt", "util-linux"),
     ("sysctl", "procps"),
 ];
 

@@ -10,8 +10,8 @@ use super::mixes::Mix;
 use super::shapes::Shape;
 use crate::report::Outputs;
 
-/// Compares servers on this machine, each on the same core, in turn. Needs root and two cores; about
-/// five minutes with --quick, a night without.
+/// Compares servers on this machine, each on the same core, in turn. Needs root and two cores;
+/// about five minutes with --quick, a night without.
 #[derive(clap::Args)]
 pub struct Options {
     /// A look: 100,000 names, loads of a second, one round, hosts, uniform, few rates.
