@@ -116,7 +116,10 @@ impl Bed {
             ["-n", &server, "qdisc", "add", "dev", &near, "root", "pfifo", "limit", "10000"],
         )?;
         // The generator's AF_XDP socket takes frames before RPS: its polling gets a thread.
-        call("ip", ["netns", "exec", &client, "ethtool", "-K", &far, "gro", "on"])?;
+        // And what the generator sends as one (UDP_SEGMENT) is cut on its own core, as for a NIC:
+        // the veth would pass it on whole, for the server's core to cut.
+        let features = ["ethtool", "-K", &far, "gro", "on", "tx-udp-segmentation", "off"];
+        call("ip", ["netns", "exec", &client].into_iter().chain(features))?;
         sysfs(&client, &far, "threaded", "1")?;
         // As a real NIC would be, it is polled every 50 us, so that no reply costs the server's
         // core an interrupt of the generator's.

@@ -199,7 +199,7 @@ impl Searcher<'_> {
             if rate >= self.rate_max() {
                 let reason = match self.search.ceiling {
                     Some(ceiling) if rate >= ceiling * CEILING_SHARE_MAX => Some(format!(
-                        "the generator is the limit: its ceiling is {ceiling:.0}/s, and above {:.0} % of it nothing counts: add cores (--cores) or another generator machine",
+                        "the generator is the limit: its ceiling is {ceiling:.0}/s, and above {:.0} % of it nothing counts: send queries of a port in a row (--run 32), add cores (--cores) or another machine",
                         CEILING_SHARE_MAX * 100.0
                     )),
                     _ => None,
@@ -213,7 +213,7 @@ impl Searcher<'_> {
     fn refusal(&self, rate: f64) -> String {
         let why = self.void.as_deref().unwrap_or("its runs were void");
         format!(
-            "the generator is the limit at {rate:.0}/s: {why}, {AGAIN_MAX} times in turn: pin it to a core of its own (--cores), add cores, or use another machine"
+            "the generator is the limit at {rate:.0}/s: {why}, {AGAIN_MAX} times in turn: pin it to a core of its own (--cores), send queries of a port in a row (--run 32), add cores, or use another machine"
         )
     }
 

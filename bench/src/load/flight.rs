@@ -64,7 +64,7 @@ impl Flight {
         let most = 1 << (lanes * IDS).ilog2();
         let count = count.next_power_of_two().clamp(SLOTS_MIN, most);
         let multiplier = (seed as u16) << 1 | 1;
-        // Each step of Newton's method doubles the bits that are right; an odd number is right in 3.
+        // Each step of Newton's method doubles the bits that are right; of an odd number 3 are.
         let inverse = (0..3).fold(multiplier, |inverse, _| {
             inverse.wrapping_mul(2u16.wrapping_sub(multiplier.wrapping_mul(inverse)))
         });

@@ -86,11 +86,12 @@ mod tests {
 
     #[test]
     fn drops_are_those_of_the_port() {
-        let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
-            1: 0100007F:14B4 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1234 2 0000 17\n\
-            2: 0100007F:14B4 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1235 2 0000 3\n\
-            3: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1236 2 0000 100\n";
-        assert_eq!(drops_of_port(text, 5300), 20);
+        let line = |port: &str, drops: u32| {
+            format!("1: 0100007F:{port} 00000000:0000 07 0:0 00:0 00000000 0 0 1 2 0 {drops}\n")
+        };
+        let head = "  sl  local_address rem_address   st tx_queue ... ref pointer drops\n";
+        let text = format!("{head}{}{}{}", line("14B4", 17), line("14B4", 3), line("0035", 100));
+        assert_eq!(drops_of_port(&text, 5300), 20);
         assert_eq!(drops_of_port("", 5300), 0);
     }
 

@@ -51,9 +51,9 @@ pub struct LoadOptions {
     pub cores: Vec<usize>,
     /// Source ports of each thread.
     pub ports: usize,
-    /// Queries in a row from one port. Those of one length then leave as one (UDP_SEGMENT), which
-    /// costs the generator less; on interfaces that pass them on as one (loopback, veth) it costs the
-    /// server less, too.
+    /// Queries in a row from one port or connection. Those of one length then leave as one
+    /// (UDP_SEGMENT), which costs the generator less; on interfaces that pass them on as one
+    /// (loopback, veth) it costs the server less, too.
     pub run: usize,
     /// Connections of each thread, for queries over TCP.
     pub connections: usize,

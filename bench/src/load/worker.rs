@@ -179,8 +179,8 @@ impl Worker {
             }
             lanes.flight.skip_lane();
         }
-        // No port ever is full here; a connection is, if the server does not read, or there is none,
-        // if it does not accept.
+        // No port ever is full here; a connection is, if the server does not read, and if it does
+        // not accept there is none.
         Asked::TurnedAway
     }
 

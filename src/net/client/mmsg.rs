@@ -105,8 +105,8 @@ impl MmsgClient {
             if error.kind() == io::ErrorKind::Interrupted {
                 continue;
             }
-            // The first of the rest failed; the others may not. An ICMP error of an earlier datagram
-            // is the peer's doing.
+            // The first of the rest failed; the others may not. An ICMP error of an earlier one is
+            // the peer's doing.
             self.unsent += u64::from(error.raw_os_error() != Some(libc::ECONNREFUSED));
             sent += 1;
         }

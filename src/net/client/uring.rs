@@ -158,7 +158,7 @@ impl UringClient {
         }
     }
 
-    /// The submission that sends `count` datagrams from slot `first` on, all of one port and length.
+    /// The submission that sends `count` datagrams of one port and length, from slot `first` on.
     fn send(&mut self, first: usize, count: usize) -> squeue::Entry {
         let (port, len) = self.queued[first];
         let start = |slot: usize| self.slots.as_ptr().wrapping_add(slot * QUERY_LEN_MAX);
