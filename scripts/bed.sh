@@ -28,11 +28,14 @@ trap clean EXIT
 in_server() { ip netns exec "$SERVER_NS" "$@"; }
 in_client() { ip netns exec "$CLIENT_NS" "$@"; }
 
-# bed [ADDRESS...]: the server has these addresses beside 10.53.0.1. Sets SERVER_NS and CLIENT_NS.
+# bed [ADDRESS...]: the server has these addresses beside 10.53.0.1. Sets SERVER_NS and CLIENT_NS, and
+# SERVER_END and CLIENT_END, the interfaces in them.
 bed() {
     local names
     names=$("$BENCH" bed up --owner $$ --server-core "$SERVER_CORE" --client-core "$CLIENT_CORE" "$@")
     eval "$names"
+    SERVER_END=${SERVER_NS#r53-}
+    CLIENT_END=${CLIENT_NS#r53-}
 }
 
 # The kernel makes the polling thread anew whenever a generator attaches.
