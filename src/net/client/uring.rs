@@ -264,7 +264,8 @@ impl ClientPath for UringClient {
     fn flush(&mut self) -> io::Result<()> {
         let mut first = 0;
         while let Some(&queued) = self.queued.get(first) {
-            let most = SEGMENTS_LEN_MAX / (queued.1 as usize).max(1);
+            // Nothing cannot be cut.
+            let most = SEGMENTS_LEN_MAX.checked_div(queued.1 as usize).unwrap_or(1);
             let same = self.queued[first..].iter().take(most).take_while(|next| **next == queued);
             let count = same.count().max(1);
             let send = self.send(first, count);
