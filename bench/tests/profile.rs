@@ -435,6 +435,28 @@ fn tcpdump_and_knot_saw_the_same() {
         println!("skipped: tcpdump needs root");
         return;
     }
+    // On a busy machine tcpdump may lose a segment of answers: what differs by a fault of ours
+    // differs each time.
+    let mut attempts = 0;
+    let (tapped, seen) = loop {
+        let (tapped, seen) = seen_by_knot_and_tcpdump();
+        attempts += 1;
+        if attempts == 3 || (tapped.classes == seen.classes && tapped.responses == seen.responses) {
+            break (tapped, seen);
+        }
+    };
+    assert_eq!(tapped.queries, seen.queries);
+    assert_eq!(tapped.classes, seen.classes);
+    assert_eq!(tapped.variants, seen.variants);
+    assert_eq!(tapped.labels, seen.labels);
+    assert_eq!(tapped.responses, seen.responses);
+    assert_eq!((tapped.clients.count, seen.clients.count), (1, 1));
+    let missing = seen.responses.unwrap().rcodes[3];
+    assert!((0.1..0.3).contains(&missing), "{missing}");
+}
+
+/// The profiles of dnstap and of the capture, of the same queries.
+fn seen_by_knot_and_tcpdump() -> (Profile, Profile) {
     // Of what Knot cannot write at once it keeps 512 messages for each thread, and drops the rest.
     const COUNT: usize = 400;
     let directory = tempfile::tempdir().unwrap();
@@ -496,14 +518,7 @@ fn tcpdump_and_knot_saw_the_same() {
     };
     let ((seen, skipped), (tapped, _)) = (of("pcap"), of("dnstap"));
     assert_eq!((seen.queries, skipped.connections), (COUNT as u64, COUNT as u64 / 100));
-    assert_eq!(tapped.queries, seen.queries);
-    assert_eq!(tapped.classes, seen.classes);
-    assert_eq!(tapped.variants, seen.variants);
-    assert_eq!(tapped.labels, seen.labels);
-    assert_eq!(tapped.responses, seen.responses);
-    assert_eq!((tapped.clients.count, seen.clients.count), (1, 1));
-    let missing = seen.responses.unwrap().rcodes[3];
-    assert!((0.1..0.3).contains(&missing), "{missing}");
+    (tapped, seen)
 }
 
 /// Questions for hosts of which a sixth does not exist, some with EDNS and DO.

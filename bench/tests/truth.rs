@@ -52,18 +52,12 @@ impl Truth {
 
 fn options(server: SocketAddr, path: &str, queries_per_connection: u32) -> LoadOptions {
     LoadOptions {
-        server,
-        sources: Vec::new(),
-        cores: Vec::new(),
         ports: 4,
-        run: 1,
         connections: 4,
         queries_per_connection,
         timeout: TIMEOUT,
-        late: Duration::from_millis(1),
         path: path.into(),
-        server_pid: None,
-        server_core: None,
+        ..LoadOptions::to(server)
     }
 }
 

@@ -63,17 +63,33 @@ pub fn measure(
         CeilingOption::Known(rate) => {
             Ok(Some(Ceiling { rate: *rate, against: "what was said (--ceiling)".into() }))
         }
-        CeilingOption::Auto if nix::unistd::geteuid().is_root() => {
-            against_reflector(options, questions).map(Some)
+        CeilingOption::Auto => {
+            let Some(datagrams) = questions.datagrams() else {
+                let message = "the ceiling over TCP alone cannot be measured: --ceiling none, or the \
+                               queries a second that are known";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            };
+            let ceiling = if nix::unistd::geteuid().is_root() {
+                against_reflector(options, &Arc::new(datagrams))?
+            } else {
+                against_echo(options, &Arc::new(datagrams))?
+            };
+            if ceiling.rate <= 0.0 {
+                let message =
+                    format!("nothing came back from the {}: --ceiling none", ceiling.against);
+                return Err(io::Error::other(message));
+            }
+            Ok(Some(ceiling))
         }
-        CeilingOption::Auto => against_echo(options, questions).map(Some),
     }
 }
 
-/// A core that the generator does not use, or the first.
+/// A core that this process may use and the generator does not, or the first.
 fn other_core(options: &LoadOptions) -> usize {
-    let cores = thread::available_parallelism().map_or(1, |count| count.get());
-    (0..cores).find(|core| !options.cores.contains(core)).unwrap_or(0)
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    let may = |core: &usize| set.as_ref().is_ok_and(|set| set.is_set(*core).unwrap_or(false));
+    let mut all = (0..nix::sched::CpuSet::count()).filter(may);
+    all.find(|core| !options.cores.contains(core)).unwrap_or(0)
 }
 
 fn against_reflector(options: &LoadOptions, questions: &Arc<Questions>) -> io::Result<Ceiling> {

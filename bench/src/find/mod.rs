@@ -7,9 +7,9 @@ mod search;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::load::cli::{TargetOptions, begin, note, schedule};
+use crate::load::cli::{TargetOptions, begin, note, positive, schedule};
 use crate::load::{self, Load, LoadOptions, Schedule};
 use crate::mix::Questions;
 use crate::mix::cli::MixOptions;
@@ -37,7 +37,7 @@ pub struct Options {
     #[arg(long, default_value_t = 0.0)]
     high: f64,
     /// Seconds of each load.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, value_parser = positive)]
     seconds: f64,
     /// How many times all of it is done.
     #[arg(long, default_value_t = 3)]
@@ -89,7 +89,14 @@ impl Probe for Generator<'_> {
 pub fn run(options: &Options) -> io::Result<()> {
     let began = Instant::now();
     let questions = Arc::new(options.mix.questions()?);
-    let load_options = options.target.load_options();
+    if matches!(options.schedule, Some(Schedule::Ramp(_))) {
+        let message = "a ramp has no rate: --schedule poisson, constant or bursts:N";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let mut load_options = options.target.load_options();
+    // What is sent late must not decide about a percentile of this latency.
+    let tenth = Duration::from_nanos((options.slo.latency_us * 100.0) as u64);
+    load_options.late = load_options.late.min(tenth.max(Duration::from_micros(100)));
     let mut report = begin("find", &options.target, &note(&questions));
     let ceiling: Option<Ceiling> = measure(&options.ceiling, &load_options, &questions)?;
     let search = Search {
@@ -103,6 +110,13 @@ pub fn run(options: &Options) -> io::Result<()> {
     };
     if ceiling.is_none() {
         report.notes.push("the generator's ceiling was not measured (--ceiling none)".into());
+    }
+    if ceiling.as_ref().is_some_and(|ceiling| ceiling.against == "echo") {
+        report.notes.push(
+            "the ceiling is that of an echo on one core: as root it is measured against a \
+             reflector in the driver"
+                .into(),
+        );
     }
     report.generator.ceiling = ceiling;
     let mut progress = options.outputs.progress();
@@ -123,6 +137,13 @@ pub fn run(options: &Options) -> io::Result<()> {
     };
     let (find, runs) = search::search(&search, &mut generator)?;
     drop(progress);
+    for factor in &search.factors {
+        if !find.overload.iter().any(|overload| overload.factor == *factor) {
+            report.notes.push(format!(
+                "{factor} times the peak was not offered: the generator cannot, or must not (--high)"
+            ));
+        }
+    }
     report.find = Some(find);
     report.runs = runs;
     report.seconds = began.elapsed().as_secs_f64();

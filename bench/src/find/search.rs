@@ -62,8 +62,12 @@ pub const CEILING_SHARE_MAX: f64 = 0.8;
 const STEP: f64 = 1.5;
 /// The hypervisor may take this share of the machine before a run is void.
 const STOLEN_MAX: f64 = 0.01;
+/// The share of queries that may be answered after the end.
+const LEFT_OVER_MAX: f64 = 0.02;
 /// A void run is sent again so many times.
 const AGAIN_MAX: u32 = 3;
+/// Ends the label of a void run.
+const VOID: &str = " (void)";
 /// Steps of one bisection.
 const BISECTIONS_MAX: u32 = 40;
 
@@ -83,11 +87,26 @@ enum Aim {
 impl Aim {
     fn is_reached(self, run: &Run, bounds: &Bounds) -> bool {
         match self {
-            Aim::Nothing => run.counts.scheduled > 0 && run.counts.good == run.counts.scheduled,
-            Aim::Thousandth => run.loss() <= 1e-3,
+            // What the generator has lost says nothing of the server.
+            Aim::Nothing => {
+                let counts = &run.counts;
+                counts.good > 0 && counts.good + own(run) >= counts.scheduled && keeps_up(run)
+            }
+            Aim::Thousandth => run.loss() <= 1e-3 && keeps_up(run),
             Aim::Agreed => bounds.hold(run),
         }
     }
+}
+
+/// Queries that the generator has lost itself.
+fn own(run: &Run) -> u64 {
+    run.losses.generator + run.losses.generator_socket
+}
+
+/// Whether no queue was left at the end that had grown all the time: a server that answers it
+/// afterwards does not sustain the rate.
+fn keeps_up(run: &Run) -> bool {
+    run.left_over() <= LEFT_OVER_MAX + run.latency.min / 1e6 / run.seconds.max(1e-9)
 }
 
 const AIMS: [Aim; 3] = [Aim::Nothing, Aim::Thousandth, Aim::Agreed];
@@ -95,8 +114,8 @@ const AIMS: [Aim; 3] = [Aim::Nothing, Aim::Thousandth, Aim::Agreed];
 /// Why a run says nothing about the server.
 pub fn spoilt(run: &Run, bounds: &Bounds) -> Option<String> {
     let scheduled = run.counts.scheduled.max(1) as f64;
-    let own = (run.losses.generator + run.losses.generator_socket) as f64 / scheduled;
-    if own > bounds.loss / 2.0 {
+    let own = own(run) as f64 / scheduled;
+    if own > bounds.loss.min(1e-3) / 2.0 {
         return Some(format!("{:.3} % of the queries were lost by the generator", own * 100.0));
     }
     let late = run.counts.late as f64 / scheduled;
@@ -118,7 +137,8 @@ struct Searcher<'a> {
     seed: u64,
     /// Why the last run was void.
     void: Option<String>,
-    void_count: u32,
+    /// Why a bisection ended.
+    refused: Option<String>,
 }
 
 /// A rate, and which aims it reached.
@@ -133,7 +153,7 @@ struct Verdict {
 /// Looks for the rates; returns them and all runs that were made.
 pub fn search(search: &Search, probe: &mut dyn Probe) -> io::Result<(Find, Vec<Run>)> {
     let mut searcher =
-        Searcher { search, probe, runs: Vec::new(), seed: 0, void: None, void_count: 0 };
+        Searcher { search, probe, runs: Vec::new(), seed: 0, void: None, refused: None };
     let find = searcher.find()?;
     Ok((find, searcher.runs))
 }
@@ -159,7 +179,8 @@ impl Searcher<'_> {
                     found[index].push(rate);
                 }
             }
-            let goodput = self.runs[first..].iter().map(Run::goodput).reduce(f64::max);
+            let counted = self.runs[first..].iter().filter(|run| !run.label.ends_with(VOID));
+            let goodput = counted.map(Run::goodput).reduce(f64::max);
             peaks.push(goodput.unwrap_or(0.0));
         }
         let estimate = |each: &Vec<f64>| (!each.is_empty()).then(|| Estimate::of(each));
@@ -170,7 +191,7 @@ impl Searcher<'_> {
             r: estimate(&found[1]),
             r_slo: estimate(&found[2]),
             overload: Vec::new(),
-            refused,
+            refused: refused.or_else(|| self.refused.take()),
             peak: Some(peak),
         };
         self.beyond(&mut find)?;
@@ -213,7 +234,7 @@ impl Searcher<'_> {
     fn refusal(&self, rate: f64) -> String {
         let why = self.void.as_deref().unwrap_or("its runs were void");
         format!(
-            "the generator is the limit at {rate:.0}/s: {why}, {AGAIN_MAX} times in turn: pin it to a core of its own (--cores), send queries of a port in a row (--run 32), add cores, or use another machine"
+            "the runs at {rate:.0}/s were void: {why}, {AGAIN_MAX} times in turn: wait for a quieter machine, pin the generator to a core of its own (--cores), send queries of a port in a row (--run 32), add cores, or use another machine"
         )
     }
 
@@ -241,7 +262,10 @@ impl Searcher<'_> {
             match self.judge(&label, rate)? {
                 Some(verdict) if verdict.reached[aim] => low = rate,
                 Some(_) => high = rate,
-                None => return Ok(None),
+                None => {
+                    self.refused = Some(self.refusal(rate));
+                    return Ok(None);
+                }
             }
         }
         Ok((low > points[0].0 / 16.0 * 1.001).then_some(low))
@@ -271,8 +295,7 @@ impl Searcher<'_> {
                 self.runs.push(run.clone());
                 return Ok(Some(run));
             };
-            self.void_count += 1;
-            run.label += " (void)";
+            run.label += VOID;
             self.runs.push(run);
             self.void = Some(why);
         }
@@ -336,6 +359,7 @@ mod tests {
             run.counts.sent = sent as u64;
             let good = if use_of > 1.0 { self.capacity * 0.9 } else { sent };
             run.counts.good = (good as u64).min(run.counts.sent);
+            run.counts.good_in_time = run.counts.good;
             run.counts.lost = run.counts.sent - run.counts.good;
             run.losses.generator = run.counts.scheduled - run.counts.sent;
             run.losses.server = run.counts.lost;
@@ -343,6 +367,7 @@ mod tests {
             run.latency.p99_9 = 100.0 / (1.0 - use_of.min(0.9999)).max(1e-6);
             if self.glitch > 0 && self.runs.is_multiple_of(self.glitch) {
                 run.counts.good = run.counts.good.saturating_sub(run.counts.good / 50);
+                run.counts.good_in_time = run.counts.good;
                 run.latency.p99_9 = 5000.0;
             }
             Ok(run)
@@ -405,6 +430,28 @@ mod tests {
         near(&found.r_slo, 90_000.0);
         let factors: Vec<f64> = found.overload.iter().map(|overload| overload.factor).collect();
         assert_eq!(factors, [2.0]);
+    }
+
+    /// A server behind a long queue answers all of it, afterwards: that is no rate it sustains.
+    #[test]
+    fn what_a_queue_holds_is_no_rate() {
+        struct Queue;
+        impl Probe for Queue {
+            fn run(&mut self, label: &str, rate: f64, _: u64) -> io::Result<Run> {
+                let mut run = Run { label: label.into(), rate, seconds: 2.0, ..Run::default() };
+                run.counts.scheduled = (rate * 2.0) as u64;
+                run.counts.sent = run.counts.scheduled;
+                run.counts.good_in_time = run.counts.scheduled.min(100_000);
+                run.counts.good = run.counts.scheduled.min(150_000);
+                run.counts.lost = run.counts.sent - run.counts.good;
+                run.latency.p99_9 = if rate > 50_000.0 { 100_000.0 } else { 100.0 };
+                Ok(run)
+            }
+        }
+        let found = search(&Search::default(), &mut Queue).unwrap().0;
+        for rate in [&found.r0, &found.r, &found.r_slo, &found.peak] {
+            near(rate, 50_000.0);
+        }
     }
 
     #[test]

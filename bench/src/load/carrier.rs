@@ -27,6 +27,12 @@ pub trait Carrier {
     /// What the kernel dropped at the sockets because they were full.
     fn drops(&self) -> u64;
 
+    /// Whether the last query was not taken because this side has no descriptor, port or memory
+    /// left.
+    fn lacks_means(&self) -> bool {
+        false
+    }
+
     /// Connections opened, and those that failed or were closed with queries outstanding.
     fn connections(&self) -> (u64, u64) {
         (0, 0)

@@ -25,19 +25,20 @@ pub struct TargetOptions {
     #[arg(long, value_delimiter = ',')]
     pub cores: Vec<usize>,
     /// Source ports of each thread.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = count_of(1, 16_384))]
     pub ports: usize,
-    /// Queries in a row from one port: those of one length leave as one (UDP_SEGMENT).
-    #[arg(long, default_value_t = 1)]
+    /// Queries in a row from one port or connection, a power of two: those of one length leave a
+    /// port as one (UDP_SEGMENT).
+    #[arg(long, default_value_t = 1, value_parser = power_of_two)]
     pub run: usize,
     /// TCP connections of each thread.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = count_of(1, 16_384))]
     pub connections: usize,
     /// Queries on one TCP connection, after which another is opened; 0: no limit.
     #[arg(long, default_value_t = 0)]
     pub queries_per_connection: u32,
     /// Seconds after which an unanswered query is lost.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = seconds_of_timeout)]
     pub timeout: f64,
     /// Microseconds from which on a query was sent late.
     #[arg(long, default_value_t = 1000)]
@@ -54,6 +55,35 @@ pub struct TargetOptions {
     pub server_core: Option<usize>,
 }
 
+/// Reads a number above zero that is finite.
+pub fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number <= 1e12 => Ok(number),
+        _ => Err("expected a number above zero".into()),
+    }
+}
+
+fn seconds_of_timeout(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.001..=600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected seconds, 0.001 to 600".into()),
+    }
+}
+
+fn count_of(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| match text.parse::<usize>() {
+        Ok(count) if (least..=most).contains(&count) => Ok(count),
+        _ => Err(format!("expected a number from {least} to {most}")),
+    }
+}
+
+fn power_of_two(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(count) if count.is_power_of_two() && count <= 1024 => Ok(count),
+        _ => Err("expected a power of two, 1 to 1024".into()),
+    }
+}
+
 impl TargetOptions {
     /// As the generator wants them.
     pub fn load_options(&self) -> LoadOptions {
@@ -65,11 +95,12 @@ impl TargetOptions {
             run: self.run,
             connections: self.connections,
             queries_per_connection: self.queries_per_connection,
-            timeout: Duration::from_secs_f64(self.timeout.clamp(0.001, 600.0)),
+            timeout: Duration::from_secs_f64(self.timeout),
             late: Duration::from_micros(self.late_us),
             path: self.path.clone(),
             server_pid: self.server_pid,
             server_core: self.server_core,
+            first: None,
         }
     }
 }
@@ -82,10 +113,10 @@ pub struct Options {
     #[command(flatten)]
     mix: MixOptions,
     /// Queries a second [default: 1000, or that of the profile's original].
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     rate: Option<f64>,
     /// Seconds.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
     seconds: f64,
     /// When queries are sent: poisson, constant, bursts:N, ramp:SHARE (of the rate, at the start)
     /// [default: poisson, or the gaps of the profile].
@@ -187,7 +218,7 @@ pub fn note(questions: &Questions) -> MixNote {
         text: questions.text().into(),
         distinct: questions.len() as u64,
         query_octets: questions.query_octets(),
-        verified: questions.entries().iter().any(|entry| entry.expected.is_some()),
+        verified: questions.entries().iter().all(|entry| entry.expected.is_some()),
     }
 }
 
@@ -208,7 +239,8 @@ pub fn run(options: &Options) -> io::Result<()> {
     };
     let mut progress = options.outputs.progress();
     progress.begin(&load.label, load.seconds);
-    let target = options.target.load_options();
+    // A file is asked from its first line on.
+    let target = LoadOptions { first: Some(0), ..options.target.load_options() };
     let run = super::run(&target, &questions, &load, &mut |live| progress.show(live))?;
     drop(progress);
     report.runs.push(run);

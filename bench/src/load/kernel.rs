@@ -11,8 +11,8 @@ use super::LoadOptions;
 #[derive(Clone, Debug, Default)]
 pub struct Kernel {
     server_drops: Option<u64>,
-    stolen: u64,
-    all: u64,
+    /// For each core of interest: stolen and all ticks.
+    ticks: Vec<(u64, u64)>,
 }
 
 impl Kernel {
@@ -25,8 +25,13 @@ impl Kernel {
             });
             drops.reduce(|a, b| a + b)
         });
-        let (stolen, all) = fs::read_to_string("/proc/stat").map_or((0, 0), |text| times(&text));
-        Kernel { server_drops, stolen, all }
+        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let cores = options.cores.iter().chain(&options.server_core).copied();
+        let ticks = match cores.map(|core| times(&text, &format!("cpu{core}"))).collect() {
+            none if Vec::is_empty(&none) => vec![times(&text, "cpu")],
+            each => each,
+        };
+        Kernel { server_drops, ticks }
     }
 
     /// Datagrams dropped at the server's sockets since.
@@ -34,10 +39,13 @@ impl Kernel {
         Some(self.server_drops?.saturating_sub(before.server_drops?))
     }
 
-    /// The share of all cores' time that the hypervisor has taken since.
+    /// The share of a core's time that the hypervisor has taken since, of the core it took most of.
     pub fn stolen_since(&self, before: &Kernel) -> f64 {
-        let all = self.all.saturating_sub(before.all).max(1) as f64;
-        self.stolen.saturating_sub(before.stolen) as f64 / all
+        let pairs = self.ticks.iter().zip(&before.ticks);
+        let shares = pairs.map(|(now, then)| {
+            now.0.saturating_sub(then.0) as f64 / now.1.saturating_sub(then.1).max(1) as f64
+        });
+        shares.fold(0.0, f64::max)
     }
 }
 
@@ -52,9 +60,9 @@ fn drops_of_port(text: &str, port: u16) -> u64 {
     drops.sum()
 }
 
-/// Stolen and all ticks of `/proc/stat`.
-fn times(text: &str) -> (u64, u64) {
-    let line = text.lines().next().unwrap_or("");
+/// Stolen and all ticks of one core in `/proc/stat`, or of all.
+fn times(text: &str, core: &str) -> (u64, u64) {
+    let line = text.lines().find(|line| line.split(' ').next() == Some(core)).unwrap_or("");
     let ticks: Vec<u64> =
         line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
     // user nice system idle iowait irq softirq steal; guests are in user already.
@@ -97,8 +105,11 @@ mod tests {
 
     #[test]
     fn stolen_time_is_the_eighth_number() {
-        assert_eq!(times("cpu  1 2 3 4 5 6 7 8 9 9\ncpu0 1"), (8, 36));
-        assert_eq!(times(""), (0, 0));
+        let text = "cpu  1 2 3 4 5 6 7 8 9 9\ncpu1 1 1 1 1 1 1 1 1 0 0\ncpu10 0 0 0 0 0 0 0 5 0 0";
+        assert_eq!(times(text, "cpu"), (8, 36));
+        assert_eq!(times(text, "cpu1"), (1, 8));
+        assert_eq!(times(text, "cpu10"), (5, 5));
+        assert_eq!(times("", "cpu"), (0, 0));
     }
 
     #[test]

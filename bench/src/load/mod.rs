@@ -69,6 +69,8 @@ pub struct LoadOptions {
     pub server_pid: Option<u32>,
     /// The core that the server has for itself, if it is on this machine: what it used of it.
     pub server_core: Option<usize>,
+    /// Where in the order of queries to begin; `None`: as the load's seed says.
+    pub first: Option<u64>,
 }
 
 impl LoadOptions {
@@ -87,6 +89,7 @@ impl LoadOptions {
             path: "auto".into(),
             server_pid: None,
             server_core: None,
+            first: None,
         }
     }
 }
@@ -132,6 +135,11 @@ pub fn run(
     if questions.is_empty() {
         return Err(io::Error::other("no queries to send"));
     }
+    let (server, sources) = (options.server, &options.sources);
+    if let Some(source) = sources.iter().find(|source| source.is_ipv4() != server.is_ipv4()) {
+        let message = format!("{source} and {server} are of different families: another --source");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
     let threads = options.cores.len().max(1);
     let before = Kernel::read(options);
     let start = Arc::new(Start::new(threads));
@@ -150,7 +158,8 @@ pub fn run(
         shared.push(part.shared.clone());
         workers.push(thread::Builder::new().name(format!("load-{thread}")).spawn(|| part.run())?);
     }
-    let spinner = options.server_core.map(|core| spinner(core, load.seconds)).transpose()?;
+    let spinner =
+        options.server_core.map(|core| spinner(core, load.seconds, &start)).transpose()?;
     watch(&workers, &shared, &start, live);
     let mut tally = Tally::default();
     let mut failed = None;
@@ -166,10 +175,10 @@ pub fn run(
     let mut run = report(load, &tally, &before, &Kernel::read(options));
     if let Some(spinner) = spinner {
         let busy = spinner.join().expect("a spinner does not panic")?;
-        let answers = run.counts.answered as f64 / run.seconds.max(1e-9);
+        let answers = run.goodput();
         run.server = Some(ServerUse {
             busy,
-            core_us: busy * 1e6 / answers.max(1.0),
+            core_us: if answers > 0.0 { busy * 1e6 / answers } else { 0.0 },
             memory_mib: options.server_pid.map_or(0.0, memory_mib),
         });
     }
@@ -177,8 +186,17 @@ pub fn run(
 }
 
 /// Counts what the server leaves over of its core, during the middle of the load.
-fn spinner(core: usize, seconds: f64) -> io::Result<JoinHandle<io::Result<f64>>> {
+fn spinner(
+    core: usize,
+    seconds: f64,
+    start: &Arc<Start>,
+) -> io::Result<JoinHandle<io::Result<f64>>> {
+    let start = start.clone();
     thread::Builder::new().name("spinner".into()).spawn(move || {
+        // Threads that fail never begin; the load ends then, and nobody asks what was seen.
+        while start.at_ns.load(Ordering::SeqCst) == 0 && !start.failed.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
         thread::sleep(Duration::from_secs_f64(seconds * 0.1));
         busy(core, Duration::from_secs_f64(seconds * 0.8))
     })
@@ -252,29 +270,40 @@ impl Part {
         let rate = self.load.rate / self.threads as f64;
         let seed = self.load.seed.wrapping_mul(1_000_003).wrapping_add(self.index as u64);
         let timeout_ns = self.options.timeout.as_nanos() as u64;
-        // Twice what is on its way if nothing is answered.
-        let count = (rate * (timeout_ns + worker::BEHIND_MAX_NS) as f64 / 1e9 * 2.0) as u64;
+        // Twice what is on its way if nothing is answered; a burst at once.
+        let burst = match self.load.schedule {
+            Schedule::Bursts(size) => f64::from(size),
+            _ => 0.0,
+        };
+        let on_its_way = rate * (timeout_ns + worker::BEHIND_MAX_NS) as f64 / 1e9;
+        let count = (2.0 * (on_its_way + burst)) as u64;
         let asks =
             |stream: bool| self.questions.entries().iter().any(|entry| entry.stream == stream);
-        let lanes = |carrier, run| Lanes::new(carrier, run, count, seed);
+        let lanes = |carrier, run, count| Lanes::new(carrier, run, count, seed);
         let datagrams = if asks(false) {
             let first = self.index * self.options.ports;
-            Some(lanes(Box::new(datagrams::open(&self.options, first)?), self.options.run))
+            Some(lanes(Box::new(datagrams::open(&self.options, first)?), self.options.run, count))
         } else {
             None
         };
         let streams = if asks(true) {
-            Some(lanes(stream::open(&self.options, self.index)?, self.options.run))
+            // Connections that take nothing are passed over, which takes places.
+            Some(lanes(stream::open(&self.options, self.index)?, self.options.run, 4 * count))
         } else {
             None
         };
         Ok(Worker {
             questions: self.questions.clone(),
-            times: Times::new(&self.load.schedule, rate, self.load.seconds, seed),
+            times: Times::new(&self.load.schedule, rate, self.load.seconds, seed)
+                .part(self.index, self.threads),
             part: (self.index as u64, self.threads as u64),
             random: Random::new(seed ^ 0x5353),
             timeout_ns,
             late_ns: self.options.late.as_nanos() as u64,
+            first: self.options.first.unwrap_or_else(|| {
+                Random::new(self.load.seed).below(self.questions.order_len().max(1) as u64)
+            }),
+            end_ns: 0,
             sorts: self.options.run > 1,
             datagrams,
             streams,
@@ -314,7 +343,8 @@ fn watch(
 //----------- Report ---------------------------------------------------------
 
 fn report(load: &Load, tally: &Tally, before: &Kernel, after: &Kernel) -> Run {
-    let counts = tally.counts.clone();
+    let mut counts = tally.counts.clone();
+    counts.sent -= tally.unsent.min(counts.sent);
     let server_socket = after.server_drops_since(before);
     let elsewhere = tally.unsent + tally.drops + server_socket.unwrap_or(0);
     Run {
@@ -326,7 +356,7 @@ fn report(load: &Load, tally: &Tally, before: &Kernel, after: &Kernel) -> Run {
             generator: tally.never_sent + tally.unsent,
             generator_socket: tally.drops,
             server_socket,
-            server: counts.lost.saturating_sub(elsewhere) + tally.turned_away,
+            server: counts.lost.saturating_sub(elsewhere),
         },
         rcodes: tally.rcodes_named(),
         answer_octets: tally.answer_octets as f64 / counts.answered.max(1) as f64,

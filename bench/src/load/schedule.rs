@@ -88,12 +88,27 @@ impl Times {
             at_ns: 0.0,
             count: 0,
         };
-        // Threads that begin together do not send together.
         times.at_ns = match times.schedule {
             Schedule::Constant | Schedule::Bursts(_) => times.uniform() * times.gap_ns,
             _ => 0.0,
         };
         times
+    }
+
+    /// The part of one of several threads: those that begin together do not send together.
+    pub fn part(mut self, index: usize, of: usize) -> Times {
+        let period = match self.schedule {
+            Schedule::Constant => self.gap_ns,
+            Schedule::Bursts(size) => self.gap_ns * f64::from(size),
+            _ => return self,
+        };
+        self.at_ns = period * (index as f64 + 0.5) / of.max(1) as f64;
+        self
+    }
+
+    /// When the schedule ends.
+    pub fn end_ns(&self) -> u64 {
+        self.end_ns as u64
     }
 
     /// A number from 0 to 1, neither of them.
@@ -177,6 +192,19 @@ mod tests {
             assert!(*once.last().unwrap() < 3_000_000_000);
         }
         assert!(times("bursts:4", 1000.0, 1.0).chunk_by(|a, b| a == b).all(|run| run.len() <= 4));
+    }
+
+    #[test]
+    fn threads_together_keep_the_schedule() {
+        for (schedule, gap) in [("constant", 250_000), ("bursts:10", 2_500_000)] {
+            let schedule: Schedule = schedule.parse().unwrap();
+            let part = |index| Times::new(&schedule, 1000.0, 1.0, index).part(index as usize, 4);
+            let mut all: Vec<u64> = (0..4).flat_map(part).collect();
+            all.sort_unstable();
+            all.dedup();
+            let gaps = all.windows(2).map(|pair| (pair[1] - pair[0]) as i64 - gap);
+            assert!(gaps.max().unwrap() <= 1, "{schedule}");
+        }
     }
 
     #[test]

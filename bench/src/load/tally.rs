@@ -38,8 +38,6 @@ pub struct Tally {
     pub counts: Counts,
     /// Scheduled and never sent: too far behind, or no ID was free.
     pub never_sent: u64,
-    /// Scheduled, but no connection took them: the server accepts none, or does not read.
-    pub turned_away: u64,
     /// Refused by the kernel when they were sent; they are lost at the time-out.
     pub unsent: u64,
     /// Dropped at the generator's sockets.
@@ -65,7 +63,6 @@ impl Default for Tally {
         Tally {
             counts: Counts::default(),
             never_sent: 0,
-            turned_away: 0,
             unsent: 0,
             drops: 0,
             rcodes: [0; 16],
@@ -95,6 +92,7 @@ impl Tally {
         counts.late += more.late;
         counts.answered += more.answered;
         counts.good += more.good;
+        counts.good_in_time += more.good_in_time;
         counts.lost += more.lost;
         counts.wrong += more.wrong;
         counts.truncated += more.truncated;
@@ -103,7 +101,6 @@ impl Tally {
         counts.connections += more.connections;
         counts.broken += more.broken;
         self.never_sent += other.never_sent;
-        self.turned_away += other.turned_away;
         self.unsent += other.unsent;
         self.drops += other.drops;
         for (sum, more) in self.rcodes.iter_mut().zip(other.rcodes) {
@@ -120,6 +117,15 @@ impl Tally {
         for (second, more) in other.seconds.iter().enumerate() {
             self.second(second).add(more);
         }
+    }
+
+    /// Counts a query as lost; whoever asked it knows that after `ns`.
+    pub fn lose(&mut self, second: usize, ns: u64) {
+        self.counts.lost += 1;
+        self.latency.saturating_record(ns);
+        let second = self.second(second);
+        second.lost += 1;
+        second.record(ns);
     }
 
     /// Replies by mnemonic.

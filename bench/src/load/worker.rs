@@ -21,6 +21,8 @@ use super::tally::Tally;
 /// Queries put on their way before replies are looked at.
 const BATCH: usize = 64;
 const _: () = assert!(BATCH <= QUEUE_COUNT_MAX);
+/// Replies of one turn from which on more may be waiting.
+const TURN: usize = 256;
 /// A query that would be sent later than this is not sent: a generator that cannot keep up does
 /// not go on after the end.
 pub const BEHIND_MAX_NS: u64 = 50_000_000;
@@ -43,6 +45,10 @@ pub struct Worker {
     pub part: (u64, u64),
     /// Draws labels and letter case.
     pub random: Random,
+    /// Where in the order of queries to begin.
+    pub first: u64,
+    /// When the schedule ends; set as it begins.
+    pub end_ns: u64,
     /// Queries of one length are sent in a row: those of one port then leave as one.
     pub sorts: bool,
     /// When an unanswered query is lost.
@@ -99,8 +105,9 @@ impl Worker {
     /// Sends everything from `start_ns` on, and waits for what comes of it.
     pub fn run(mut self, start_ns: u64) -> io::Result<Tally> {
         let mut tally = Tally::default();
+        self.end_ns = start_ns + self.times.end_ns();
         let mut next = self.times.next().map(|at| start_ns + at);
-        let mut position = self.part.0;
+        let mut position = self.first + self.part.0;
         let mut second = 0;
         let mut lateness: Vec<u64> = Vec::with_capacity(BATCH);
         let mut batch: Vec<(u64, u32)> = Vec::with_capacity(BATCH);
@@ -126,12 +133,16 @@ impl Worker {
                 match if behind { Asked::NoRoom } else { self.ask(question, due, now) } {
                     Asked::Queued => lateness.push(due),
                     Asked::NoRoom => tally.never_sent += 1,
-                    Asked::TurnedAway => tally.turned_away += 1,
+                    // Nobody who waits for it knows that it was never sent.
+                    Asked::TurnedAway => tally.lose(second, self.timeout_ns + (now - due)),
                 }
             }
             self.flush(&mut tally, &lateness, second)?;
             let received = self.receive(&mut tally, second)?;
-            self.expire(&mut tally, now, second);
+            // What waits to be read is not overdue.
+            if received < TURN {
+                self.expire(&mut tally, now, second);
+            }
             self.publish(&tally);
             if next.is_none() && self.is_done() {
                 break;
@@ -170,8 +181,11 @@ impl Worker {
         let len = questions.write(entry, &mut self.random, &mut message[..]);
         let question = question_hash(&message[HEADER_LEN..][..entry.question_len as usize]);
         // A lane that can take nothing now is passed over, each at most once.
-        for _ in 0..lanes.carrier.lanes() {
-            let Some((lane, id)) = lanes.flight.next() else { return Asked::NoRoom };
+        for passed in 0..lanes.carrier.lanes() {
+            let Some((lane, id)) = lanes.flight.next() else {
+                // Passing over lanes takes numbers, too.
+                return if passed == 0 { Asked::NoRoom } else { Asked::TurnedAway };
+            };
             message[..2].copy_from_slice(&id.to_be_bytes());
             if lanes.carrier.queue(lane, &message[..len]) {
                 lanes.flight.open(due, now, question, index);
@@ -181,7 +195,7 @@ impl Worker {
         }
         // No port ever is full here; a connection is, if the server does not read, and if it does
         // not accept there is none.
-        Asked::TurnedAway
+        if lanes.carrier.lacks_means() { Asked::NoRoom } else { Asked::TurnedAway }
     }
 
     /// Sends what was queued, which was due at `dues`.
@@ -214,9 +228,9 @@ impl Worker {
         let mut count = 0;
         for lanes in [&mut self.datagrams, &mut self.streams].into_iter().flatten() {
             let (carrier, flight) = (&mut lanes.carrier, &mut lanes.flight);
-            let arrived = now_ns();
+            let limits = Limits { timeout_ns: self.timeout_ns, end_ns: self.end_ns };
             count += carrier.receive(&mut |arrival| {
-                take(questions, flight, tally, second, arrival, arrived);
+                take(questions, flight, tally, second, arrival, limits);
             })?;
         }
         Ok(count)
@@ -227,11 +241,7 @@ impl Worker {
         for lanes in [&mut self.datagrams, &mut self.streams].into_iter().flatten() {
             while let Some(slot) = lanes.flight.expire(before) {
                 let late = slot.sent_ns.saturating_sub(slot.intended_ns);
-                tally.counts.lost += 1;
-                tally.latency.saturating_record(self.timeout_ns + late);
-                let second = tally.second(second);
-                second.lost += 1;
-                second.record(self.timeout_ns + late);
+                tally.lose(second, self.timeout_ns + late);
             }
         }
     }
@@ -269,6 +279,14 @@ impl Worker {
     }
 }
 
+/// What a reply has to keep.
+#[derive(Clone, Copy)]
+struct Limits {
+    timeout_ns: u64,
+    /// When the schedule ends.
+    end_ns: u64,
+}
+
 /// Takes one reply.
 fn take(
     questions: &Questions,
@@ -276,7 +294,7 @@ fn take(
     tally: &mut Tally,
     second: usize,
     arrival: Arrival<'_>,
-    arrived: u64,
+    limits: Limits,
 ) {
     let message = arrival.message;
     let Some(question_len) = question_len(message) else {
@@ -296,8 +314,13 @@ fn take(
             return;
         }
     };
-    let at = arrival.at_ns.unwrap_or(arrived);
+    let at = arrival.at_ns.unwrap_or_else(now_ns);
     let latency = at.saturating_sub(slot.intended_ns).max(1);
+    if at.saturating_sub(slot.sent_ns) >= limits.timeout_ns {
+        tally.counts.stray += 1;
+        tally.lose(second, latency);
+        return;
+    }
     tally.counts.answered += 1;
     tally.answer_octets += message.len() as u64;
     tally.latency.saturating_record(latency);
@@ -311,6 +334,7 @@ fn take(
         None => true,
     };
     tally.counts.good += u64::from(good);
+    tally.counts.good_in_time += u64::from(good && at < limits.end_ns);
     tally.counts.wrong += u64::from(!good);
     let tally = tally.second(second);
     tally.good += u64::from(good);

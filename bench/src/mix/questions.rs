@@ -138,6 +138,21 @@ impl Questions {
         sum as f64 / self.order.len().max(1) as f64
     }
 
+    /// Those over UDP, in their order; `None` if there are none.
+    pub fn datagrams(&self) -> Option<Questions> {
+        let is_datagram = |index: &u32| !self.entry(*index).stream;
+        let order: Vec<u32> = self.order.iter().copied().filter(is_datagram).collect();
+        // Entries that are not asked cost nothing: the messages stay where they are.
+        let mut entries = self.entries.clone();
+        entries.iter_mut().for_each(|entry| entry.stream = false);
+        (!order.is_empty()).then(|| Questions {
+            octets: self.octets.clone(),
+            entries,
+            order,
+            text: self.text.clone(),
+        })
+    }
+
     /// Says what each answer has to be.
     pub fn expect(&mut self, mut expected: impl FnMut(&[u8], &Entry) -> Option<Expected>) {
         for at in 0..self.entries.len() {

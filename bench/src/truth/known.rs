@@ -140,18 +140,15 @@ fn one(options: &Options, rate: f64, script: &str) -> io::Result<(Run, Vec<Figur
 
 fn load_options(server: SocketAddr, options: &Options, server_pid: u32) -> LoadOptions {
     LoadOptions {
-        server,
-        sources: Vec::new(),
         cores: vec![options.core],
         ports: options.ports,
-        run: 1,
         connections: options.ports,
         queries_per_connection: u32::from(options.over == Carried::TcpPerQuery),
         timeout: Duration::from_secs(1),
         late: Duration::from_micros(50),
         path: options.path.clone(),
         server_pid: Some(server_pid),
-        server_core: None,
+        ..LoadOptions::to(server)
     }
 }
 

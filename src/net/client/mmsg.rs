@@ -107,7 +107,7 @@ impl MmsgClient {
             }
             // The first of the rest failed; the others may not. An ICMP error of an earlier one is
             // the peer's doing.
-            self.unsent += u64::from(error.raw_os_error() != Some(libc::ECONNREFUSED));
+            self.unsent += u64::from(!super::is_of_the_way(&error));
             sent += 1;
         }
     }
@@ -145,8 +145,9 @@ impl MmsgClient {
         if count < 0 {
             let error = io::Error::last_os_error();
             return match error.raw_os_error() {
-                // An ICMP error of an earlier query: it will not be answered.
-                Some(libc::EAGAIN | libc::EINTR | libc::ECONNREFUSED) => Ok(0),
+                Some(libc::EAGAIN | libc::EINTR) => Ok(0),
+                // An earlier query will not be answered.
+                _ if super::is_of_the_way(&error) => Ok(0),
                 _ => Err(error),
             };
         }

@@ -108,9 +108,37 @@ pub fn open_port(
 const TIME_CONTROL_LEN: usize = size_of::<libc::cmsghdr>() + size_of::<libc::timespec>();
 const _: () = assert!(TIME_CONTROL_LEN == 32);
 
-/// How far the monotonic clock is behind the real-time one, now.
+/// How far the monotonic clock is behind the real-time one, now. Between two readings this thread
+/// may have been away: then it reads again.
 fn real_time_ahead_ns() -> u64 {
+    const AWAY_NS: u64 = 1000;
+    let mut before = now_ns();
+    for _ in 0..4 {
+        let real = sys::clock_ns(libc::CLOCK_REALTIME);
+        let after = now_ns();
+        if after - before < AWAY_NS {
+            return real.wrapping_sub(before);
+        }
+        before = after;
+    }
     sys::clock_ns(libc::CLOCK_REALTIME).wrapping_sub(now_ns())
+}
+
+/// Whether an error says that the peer, or somebody on the way to it, does not want an earlier
+/// datagram: an ICMP message, reported in the place of another datagram.
+fn is_of_the_way(error: &io::Error) -> bool {
+    let codes = [
+        libc::ECONNREFUSED,
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EACCES,
+        libc::ENOPROTOOPT,
+        libc::EPROTO,
+        libc::EMSGSIZE,
+    ];
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 /// The time in a control message, on the monotonic clock.

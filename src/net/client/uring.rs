@@ -97,6 +97,7 @@ impl UringClient {
             .build(entries)?;
         let descriptors: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         ring.submitter().register_files(&descriptors)?;
+        let slots = Region::new(QUEUE_COUNT_MAX * QUERY_LEN_MAX)?;
         let mut buffers = RingBuffers::new(BUFFERS, BUFFER_LEN)?;
         // SAFETY:
         // - `UringClient` drops its fields in order, the ring before the buffers.
@@ -116,7 +117,7 @@ impl UringClient {
             template,
             ports,
             unarmed,
-            slots: Region::new(QUEUE_COUNT_MAX * QUERY_LEN_MAX)?,
+            slots,
             queued: Vec::with_capacity(QUEUE_COUNT_MAX),
             vectors: vec![vector; QUEUE_COUNT_MAX].into(),
             headers: vec![header; QUEUE_COUNT_MAX].into(),
@@ -191,7 +192,7 @@ impl UringClient {
         let result = completion.result();
         if completion.user_data() & SEND != 0 {
             // An ICMP error of an earlier datagram took the place of this one: the peer's doing.
-            if result < 0 && result != -libc::ECONNREFUSED {
+            if result < 0 && !super::is_of_the_way(&io::Error::from_raw_os_error(-result)) {
                 self.unsent += completion.user_data() & (SEND - 1);
             }
             return 0;

@@ -33,6 +33,8 @@ use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use ring53::net::client::now_ns;
+
 use super::LoadOptions;
 use super::carrier::{Arrival, Carrier};
 use connection::{Incoming, OUTGOING_OCTETS_MAX, Outgoing, Received, SCRATCH_OCTETS, Written};
@@ -81,6 +83,8 @@ pub struct Streams {
     opened: u64,
     broken: u64,
     unsent: usize,
+    /// This side had no descriptor, port or memory left for the last connection.
+    lacks_means: bool,
 }
 
 /// A lane of queries.
@@ -160,10 +164,14 @@ impl Streams {
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             stirred: Vec::new(),
             draining: VecDeque::new(),
-            open_max: descriptors_max().min(CONNECTIONS_MAX),
+            // Threads share the descriptors, and their ports have some.
+            open_max: (descriptors_max() / options.cores.len().max(1))
+                .saturating_sub(options.ports)
+                .clamp(1, CONNECTIONS_MAX),
             opened: 0,
             broken: 0,
             unsent: 0,
+            lacks_means: false,
         };
         if lanes > streams.open_max {
             let message = format!(
@@ -291,7 +299,10 @@ impl Streams {
     fn renew(&mut self, lane: usize, now: Instant) {
         match self.connect(lane) {
             Ok(place) => self.lanes[lane].current = Some(place),
-            Err(_) => self.back_off(lane, now),
+            Err(error) => {
+                self.lacks_means |= is_passing(&error);
+                self.back_off(lane, now);
+            }
         }
     }
 
@@ -418,9 +429,13 @@ impl Streams {
     fn read(&mut self, index: usize, take: &mut dyn FnMut(Arrival<'_>)) -> usize {
         let place = &mut self.places[index];
         let Some(stream) = &mut place.stream else { return 0 };
-        let (lane, mut count) = (place.lane, 0);
+        let (lane, mut count, mut read_ns) = (place.lane, 0, 0);
         let (outstanding, awaited) = (&mut place.outstanding, &mut place.awaited);
         let received = place.incoming.read_from(stream, &mut self.scratch, |message| {
+            // All of one read were there when it returned.
+            if count == 0 {
+                read_ns = now_ns();
+            }
             count += 1;
             *outstanding = outstanding.saturating_sub(1);
             if let [high, low, ..] = *message
@@ -429,7 +444,7 @@ impl Streams {
             {
                 awaited.swap_remove(at);
             }
-            take(Arrival { lane, message, at_ns: None });
+            take(Arrival { lane, message, at_ns: Some(read_ns) });
         });
         if count > 0 {
             place.answered += count as u64;
@@ -487,7 +502,10 @@ impl Carrier for Streams {
             }
             match self.connect(lane) {
                 Ok(index) => index,
-                Err(error) if is_passing(&error) => return false,
+                Err(error) if is_passing(&error) => {
+                    self.lacks_means = true;
+                    return false;
+                }
                 Err(_) => {
                     self.broken += 1;
                     self.back_off(lane, Instant::now());
@@ -503,8 +521,13 @@ impl Carrier for Streams {
         if !self.ask(index, message) {
             return false;
         }
+        self.lacks_means = false;
         self.rotate(lane, index);
         true
+    }
+
+    fn lacks_means(&self) -> bool {
+        self.lacks_means
     }
 
     fn flush(&mut self) -> io::Result<usize> {

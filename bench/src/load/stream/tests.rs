@@ -13,18 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn options(server: SocketAddr, connections: usize, queries_per_connection: u32) -> LoadOptions {
     LoadOptions {
-        server,
-        sources: Vec::new(),
-        cores: Vec::new(),
         ports: 1,
-        run: 1,
         connections,
         queries_per_connection,
         timeout: Duration::from_secs(5),
-        late: Duration::from_millis(1),
-        path: "auto".into(),
-        server_pid: None,
-        server_core: None,
+        ..LoadOptions::to(server)
     }
 }
 
