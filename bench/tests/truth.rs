@@ -131,10 +131,12 @@ fn a_server_that_dies_in_the_middle_loses_the_rest() {
         let counts = &run.counts;
         let answered = log.entries.iter().filter(|entry| entry.departed_ns > 0).count() as u64;
         println!("stream {stream}, {queries_per_connection}: {answered} answered, {counts:?}");
-        assert_eq!(counts.answered + counts.lost, counts.sent);
+        // What no connection took is lost, and was not sent.
+        let settled = counts.answered + counts.lost;
+        assert!(counts.sent <= settled);
         assert_eq!((counts.wrong, counts.stray, counts.unmatched), (0, 0, 0));
-        // What the kernel refused to send was sent, and lost, and is a loss of this side too.
-        assert!((counts.sent..=counts.sent + run.losses.generator).contains(&counts.scheduled));
+        assert!((settled..=settled + run.losses.generator).contains(&counts.scheduled));
+        assert!(run.losses.server > 0, "it is not the generator that died");
         assert!(counts.answered > 0 && counts.answered < counts.scheduled);
         if stream {
             // What was written when the server's end reset its connections may not have been read.
