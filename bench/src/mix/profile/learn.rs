@@ -405,3 +405,53 @@ fn features(seen: &Seen<'_>, message: Message<'_>, name: &[u8]) -> Features {
     }
     features
 }
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use ring53::wire::message::Writer;
+
+    use super::*;
+
+    fn take(learner: &mut Learner, name: &[u8], qtype: u16, flags: u16, at_ns: u64) {
+        let mut writer = Writer::new(0, flags);
+        writer.question(name, qtype, CLASS_IN);
+        let message = &writer.into_octets();
+        let client = IpAddr::from([192, 0, 2, 1]);
+        learner.take(&Seen { message, to_server: true, stream: false, client, at_ns });
+    }
+
+    /// What few have sent would say who they are.
+    #[test]
+    fn a_variant_is_kept_if_it_came_ten_times() {
+        const RD: u16 = 0x0100;
+        const CD: u16 = 0x0010;
+        let learned = |rare: u64| {
+            let mut learner = Learner::default();
+            for at in 0..100 {
+                let flags = if at < rare { RD | CD } else { RD };
+                take(&mut learner, b"\x03www\0", rtype::A, flags, at);
+            }
+            learner.finish(&Skipped::default()).variants
+        };
+        assert_eq!(learned(9).len(), 1);
+        assert!(!learned(9)[0].checking_disabled);
+        let kept = learned(10);
+        assert_eq!((kept.len(), kept[1].checking_disabled, kept[1].share), (2, true, 0.1));
+    }
+
+    /// A name that is asked for with three types is one name.
+    #[test]
+    fn labels_are_those_of_different_names() {
+        let mut learner = Learner::default();
+        for (at, qtype) in [rtype::A, rtype::AAAA, rtype::MX].into_iter().enumerate() {
+            take(&mut learner, b"\x03www\x02ex\0", qtype, 0, at as u64);
+        }
+        take(&mut learner, b"\x04mail\0", rtype::A, 0, 3);
+        let profile = learner.finish(&Skipped::default());
+        assert_eq!((profile.names, profile.questions), (2, 4));
+        assert_eq!(profile.labels.counts, [0.0, 0.5, 0.5]);
+        assert_eq!(profile.labels.lengths, [0.0, 0.0, 0.3333, 0.3333, 0.3333]);
+    }
+}
