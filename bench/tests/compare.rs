@@ -11,11 +11,14 @@ fn compare(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ring53-bench"));
     command.arg("compare").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
-    let own = format!("r53-s{:x}", child.id());
+    let id = child.id();
+    let own = format!("r53-s{id:x}");
     let output = child.wait_with_output().unwrap();
     let namespaces = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let left = namespaces.filter(|entry| entry.file_name().to_string_lossy().starts_with(&own));
     assert_eq!(left.count(), 0, "its bed is still there");
+    let raised = fs::read_to_string("/run/r53-buffers").unwrap_or_default();
+    assert!(raised.lines().next() != Some(&id.to_string()), "buffers are still raised");
     output
 }
 
@@ -84,6 +87,14 @@ fn a_small_comparison_is_whole_and_can_go_on() {
     let last: serde_json::Value = serde_json::from_str(again.last().unwrap()).unwrap();
     assert_eq!(last["step"], "done");
     assert!(again.len() > 5, "{again:?}");
+
+    // Another build of a server would be measured beside what was measured of the first.
+    let path = directory.join("settings.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("NSD version", "NSD verzion", 1)).unwrap();
+    let output = compare(&["--resume", directory.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("nsd is another"), "{said}");
     fs::remove_dir_all(&results).unwrap();
 }
 

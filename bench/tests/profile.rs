@@ -304,6 +304,7 @@ fn what_is_no_profile_is_refused() {
         ("\"queries\": 6000", "\"queries\": 60", "do not fit"),
         ("\"questions\":1,", "\"questions\":9,", "other questions than it says"),
         ("\"lives\":[", "\"lives\":[7,", "a class is not whole"),
+        ("\"counts\":[", &format!("\"counts\":[{}", "0,".repeat(6000)), "a class is not whole"),
         ("\"share\":1.0,", "\"share\":-1.0,", "types are no shares"),
         ("{", "", "no profile"),
     ] {

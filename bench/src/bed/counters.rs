@@ -72,6 +72,14 @@ impl Bed {
         Ok(Udp::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
+    /// Octets that the kernel takes for the UDP socket at `address`, port 53; of several the least.
+    pub fn receive_buffer(&self, address: Ipv4Addr) -> io::Result<Option<u64>> {
+        let mut command = Command::new("ss");
+        command.args(["-H", "-u", "-l", "-n", "-m"]);
+        let output = self.in_server(&command).output()?;
+        Ok(receive_buffer(&String::from_utf8_lossy(&output.stdout), address))
+    }
+
     /// Entries of the server's table of neighbours that do not resolve are forgotten.
     pub fn forget_neighbours(&self) -> io::Result<()> {
         let arguments =
@@ -104,6 +112,23 @@ impl Udp {
             send_drops: of("SndbufErrors").unwrap_or(0),
         }
     }
+}
+
+/// From what ss prints: a line a socket, its memory behind it or in the next line.
+fn receive_buffer(text: &str, address: Ipv4Addr) -> Option<u64> {
+    let wanted = format!("{address}:53");
+    let (mut is_it, mut least) = (false, None::<u64>);
+    for line in text.lines() {
+        if !line.starts_with(char::is_whitespace) {
+            is_it = line.split_whitespace().any(|word| word == wanted);
+        }
+        let of =
+            || line.split_once("skmem:(")?.1.split(',').find_map(|word| word.strip_prefix("rb"));
+        if let Some(octets) = of().filter(|_| is_it).and_then(|word| word.parse().ok()) {
+            least = Some(least.map_or(octets, |least| least.min(octets)));
+        }
+    }
+    least
 }
 
 //----------- Processes ------------------------------------------------------
@@ -194,6 +219,15 @@ mod tests {
                     Udp: 9 1 2 8 7 6\nUdpLite: 0\n";
         assert_eq!(Udp::parse(text), Udp { receive_drops: 7, send_drops: 6 });
         assert_eq!(Udp::parse(""), Udp::default());
+    }
+
+    #[test]
+    fn the_least_buffer_of_an_address_counts() {
+        let text = "UNCONN 0 0 10.53.0.11:53 0.0.0.0:*\n\t skmem:(r0,rb16777216,t0,tb9,f0)\n\
+                    UNCONN 0 0 10.53.0.11:53 0.0.0.0:*\n\t skmem:(r0,rb425984,t0,tb9,f0)\n\
+                    UNCONN 0 0 10.53.0.1:53 0.0.0.0:* skmem:(r0,rb212992,t0,tb9,f0)\n";
+        let of = |last| receive_buffer(text, Ipv4Addr::new(10, 53, 0, last));
+        assert_eq!([of(11), of(1), of(12)], [Some(425_984), Some(212_992), None]);
     }
 
     #[test]

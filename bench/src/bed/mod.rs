@@ -5,6 +5,7 @@
 //!   server, spinner, echo, reflector   <─ veth ─>   generator, prober
 //! ```
 
+pub mod buffers;
 pub mod cli;
 pub mod counters;
 pub mod echo;

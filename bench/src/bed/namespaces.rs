@@ -300,6 +300,7 @@ fn watch_signals() {
             for tag in std::mem::take(&mut *standing()) {
                 take_down(&tag);
             }
+            super::buffers::restore();
             std::process::exit(128 + signal);
         };
         // Without the thread the signals end the process as ever; the next bed sweeps.
@@ -347,6 +348,7 @@ fn processes(namespace: &str) -> Vec<i32> {
 
 /// Takes down the beds whose process is gone.
 pub fn sweep() {
+    super::buffers::sweep();
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(tag) = name.to_str().and_then(|name| name.strip_prefix("r53-s")) else { continue };

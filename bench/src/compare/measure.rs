@@ -25,7 +25,7 @@ use super::server::{Server, replaced};
 use super::settings::Settings;
 use super::shapes::Zones;
 use crate::bed::{Bed, spin};
-use crate::mix::Questions;
+use crate::mix::{Entry, Questions};
 use crate::report::model::Run;
 use crate::zones::queries;
 
@@ -33,6 +33,9 @@ use crate::zones::queries;
 pub type Values = BTreeMap<String, f64>;
 /// Queries that a prober or a load of this program has to choose from.
 const QUESTIONS: u64 = 200_000;
+const NXDOMAIN: u8 = 3;
+/// Replies from which on the shares of their rcodes say something.
+const REPLIES_MIN: u64 = 1000;
 
 /// What measurements of one mix need.
 pub struct Measure<'a> {
@@ -48,6 +51,8 @@ pub struct Measure<'a> {
     work: &'a Path,
     plain: Arc<Questions>,
     verified: Arc<Questions>,
+    /// The share of questions whose answer is NXDOMAIN.
+    nxdomain: f64,
 }
 
 /// Files of random names are written anew for each load, with another seed: names that a cache has
@@ -74,7 +79,10 @@ impl<'a> Measure<'a> {
             mix.questions(shape, names, QUESTIONS, 54, answers).map(Arc::new)
         };
         let (plain, verified) = (draw(false)?, draw(true)?);
-        let measure = Measure { bed, settings, zones, mix, work, plain, verified };
+        let is_absent = |entry: &&Entry| entry.expected.is_some_and(|it| it.rcode == NXDOMAIN);
+        let absent = verified.entries().iter().filter(is_absent).count();
+        let nxdomain = absent as f64 / verified.len().max(1) as f64;
+        let measure = Measure { bed, settings, zones, mix, work, plain, verified, nxdomain };
         measure.write_queries(kxdpgun::LINES_MAX)?;
         Ok(measure)
     }
@@ -127,7 +135,7 @@ impl<'a> Measure<'a> {
         let before = self.bed.server_udp()?;
         let mut values = self.meanwhile(server, || {
             let replies = self.fire(server, rate, self.settings.seconds)?;
-            Ok(of_replies(&replies))
+            Ok(self.of_replies(server, &replies))
         })?;
         let after = self.bed.server_udp()?;
         for (name, now, then) in [
@@ -165,10 +173,14 @@ impl<'a> Measure<'a> {
                 self.write_queries(kxdpgun::lines(rate, whole))?;
             }
             let shot = self.shot(server, rate, whole);
+            let before = self.bed.server_udp()?;
             let (replies, busy) = beside(|| kxdpgun::fire(self.bed, &shot), || spin(LEAD))?;
-            // To sources that nobody has no answer comes back: their queries count.
-            let count = if self.mix.spoofed { replies.sent_rate } else { replies.rate };
-            let mut values = of_replies(&replies);
+            let after = self.bed.server_udp()?;
+            let drops = after.receive_drops.saturating_sub(before.receive_drops);
+            // To sources that nobody has no answer comes back: queries that were taken count.
+            let count = if self.mix.spoofed { taken(&replies, drops) } else { replies.rate };
+            let mut values = self.of_replies(server, &replies);
+            values.insert("receive_drops".into(), drops as f64);
             values.insert("busy".into(), busy);
             values.insert("core_us".into(), busy * 1e6 / count.max(1.0));
             Ok(values)
@@ -195,11 +207,23 @@ impl<'a> Measure<'a> {
                 thread::sleep(LEAD);
                 prober::ask(self.bed, server.socket(), questions, prober::RATE, seconds, true)
             };
-            let (_, run) = beside(|| kxdpgun::fire(self.bed, &shot), probe)?;
-            Ok(of_run(&run))
+            let (replies, run) = beside(|| kxdpgun::fire(self.bed, &shot), probe)?;
+            let mut values = of_run(&run);
+            values.insert("offered".into(), replies.sent_rate);
+            Ok(values)
         });
         self.forget()?;
         result
+    }
+
+    /// Of an authority also which share of NXDOMAIN the mix has: a server that answers with other
+    /// rcodes answers other questions, or none.
+    fn of_replies(&self, server: &Server, replies: &Replies) -> Values {
+        let mut values = of_replies(replies);
+        if server.contender.role != Role::Echo && replies.received >= REPLIES_MIN {
+            values.insert("nxdomain_expected".into(), self.nxdomain);
+        }
+        values
     }
 
     fn forget(&self) -> io::Result<()> {
@@ -239,6 +263,12 @@ fn of_replies(replies: &Replies) -> Values {
         ("octets", replies.octets),
         ("nxdomain", of("NXDOMAIN") / received),
     ])
+}
+
+/// Queries a second that a server took of those sent, if its sockets dropped so many.
+fn taken(replies: &Replies, drops: u64) -> f64 {
+    let share = replies.sent.saturating_sub(drops) as f64 / replies.sent.max(1) as f64;
+    replies.sent_rate * share
 }
 
 fn of_run(run: &Run) -> Values {
@@ -342,6 +372,11 @@ mod tests {
         let values = of_replies(&replies);
         assert_eq!((values["good"], values["loss"], values["nxdomain"]), (80.0, 0.5, 0.2));
         assert_eq!(of_replies(&Replies::default())["good"], 0.0);
+        // Nothing comes back from spoofed sources: what was dropped was not answered either.
+        assert_eq!(
+            [taken(&replies, 0), taken(&replies, 50), taken(&replies, 300)],
+            [200.0, 150.0, 0.0]
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ use ring53::wire::message::{CLASS_IN, Writer};
 use ring53::wire::{Name, rtype};
 
 use super::shapes::Shape;
+use crate::mix::draw::{Draws, Popularity, shuffle};
 use crate::mix::expect::Answers;
 use crate::mix::{Expected, Questions, QuestionsBuilder, Traits};
 use crate::zones::queries::{Random, about};
@@ -171,7 +172,8 @@ impl Mix {
             questions.expect(|query, entry| {
                 let records = answers.expected(query, entry.question_len.into());
                 let digest = records.and_then(|expected| expected.digest);
-                Some(Expected { rcode: rcodes.next()?, digest })
+                let proof = records.is_some_and(|expected| expected.proof);
+                Some(Expected { rcode: rcodes.next()?, digest, proof })
             });
         }
         Ok(questions)
@@ -262,33 +264,27 @@ fn absent(shape: Shape, names: u64, random: &mut Random) -> String {
 
 //----------- Zipf -----------------------------------------------------------
 
-/// Ranks by Zipf's law with the exponent 1, scattered over the names.
+/// Names by Zipf's law with the exponent 1, their ranks in an order of chance: the same names are
+/// hot in every load and to every prober.
 struct Zipf {
-    sums: Vec<f64>,
+    ranks: Draws,
+    names: Vec<u32>,
     stride: u64,
 }
 
 impl Zipf {
+    /// Of as many as there are, or as many as are drawn over, in even steps through the zone.
     fn new(names: u64) -> Zipf {
+        const SEED: u64 = 0x5A49;
         let population = names.clamp(1, ZIPF_NAMES);
-        let mut sum = 0.0;
-        let sums = (1..=population)
-            .map(|rank| {
-                sum += 1.0 / rank as f64;
-                sum
-            })
-            .collect();
-        Zipf { sums, stride: names / population }
+        let mut scattered: Vec<u32> = (0..population as u32).collect();
+        shuffle(&mut scattered, &mut Random::new(SEED));
+        let ranks = Popularity::Zipf(1.0).over(scattered.len());
+        Zipf { ranks, names: scattered, stride: names / population }
     }
 
     fn draw(&self, random: &mut Random) -> u64 {
-        // More than there are names, and prime: neighbours in rank are none in the zone.
-        const SCATTER: u64 = 1_000_003;
-        let population = self.sums.len();
-        let total = self.sums[population - 1];
-        let at = total * random.below(1 << 53) as f64 / (1u64 << 53) as f64;
-        let rank = self.sums.partition_point(|&sum| sum <= at).min(population - 1);
-        rank as u64 * SCATTER % population as u64 * self.stride
+        u64::from(self.names[self.ranks.draw(random)]) * self.stride
     }
 }
 
@@ -338,6 +334,23 @@ mod tests {
         assert!(names < 12_000 && (1300..1700).contains(&most), "{names} {most}");
         assert!(distinct("uniform").0 > 18_000);
         assert_eq!(distinct("random").0, 20_000);
+    }
+
+    /// Names of neighbouring ranks are as far apart as any two are, a third of the zone, and not
+    /// in the same page of a server's memory.
+    #[test]
+    fn neighbours_in_rank_are_none_in_the_zone() {
+        for names in [100_000u64, 1_000_000] {
+            let zipf = Zipf::new(names);
+            let places: Vec<f64> = zipf.names[..1000].iter().map(|&at| f64::from(at)).collect();
+            let apart = places.windows(2).map(|pair| (pair[1] - pair[0]).abs()).sum::<f64>();
+            let share = apart / 999.0 / 100_000.0;
+            assert!((share - 1.0 / 3.0).abs() < 0.05, "{share}");
+            let again = Zipf::new(names);
+            assert_eq!(zipf.names, again.names, "each load has the same hot names");
+            let mut random = Random::new(1);
+            assert!((0..10_000).all(|_| zipf.draw(&mut random) < names));
+        }
     }
 
     #[test]

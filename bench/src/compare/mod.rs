@@ -8,6 +8,7 @@
 //!   every measurement ──> raw file ──> rows ──> report, table            A B B A, medians
 //! ```
 
+mod builds;
 mod clock;
 pub mod contenders;
 mod kxdpgun;
@@ -33,15 +34,17 @@ use raw::Raw;
 use settings::Settings;
 
 use crate::bed::Bed;
+use crate::bed::buffers::Buffers;
 use crate::report::model::{Generator, Report, SCHEMA};
 
 pub use settings::Options;
 
 /// Programs without which nothing is measured, and the packages of Debian they are in. What is part
 /// of every system (taskset, chrt) is not among them.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("kxdpgun", "knot-dnsutils"),
     ("ip", "iproute2"),
+    ("ss", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
     ("sysctl", "procps"),
@@ -59,14 +62,23 @@ pub fn run(options: &Options) -> io::Result<()> {
         let message = format!("{program} is missing: apt-get install {package}");
         return Err(io::Error::other(message));
     }
-    let (mut raw, settings) = match &options.resume {
-        Some(directory) => Raw::resume(directory)?,
+    let (mut raw, settings, (present, missing)) = match &options.resume {
+        Some(directory) => {
+            let (raw, settings) = Raw::resume(directory)?;
+            let found = contenders(&settings)?;
+            if let Some(other) = builds::differ(&settings.builds, &builds::of(&found.0)?) {
+                return Err(io::Error::other(other));
+            }
+            (raw, settings, found)
+        }
         None => {
-            let settings = options.settings()?;
-            (Raw::create(&directory_of(&options.results, &began)?, &settings)?, settings)
+            let mut settings = options.settings()?;
+            let found = contenders(&settings)?;
+            settings.builds = builds::of(&found.0)?;
+            let directory = directory_of(&options.results, &began)?;
+            (Raw::create(&directory, &settings)?, settings, found)
         }
     };
-    let (present, missing) = contenders(&settings)?;
     for note in &missing {
         eprintln!("{note}");
     }
@@ -76,12 +88,15 @@ pub fn run(options: &Options) -> io::Result<()> {
         bed.add_address(contender.address())?;
     }
     bed.keep_ports_beside()?;
+    // Before a server has a socket, until the last is gone.
+    let buffers = Buffers::raise()?;
     let all: Vec<_> = present.iter().map(|(contender, _)| *contender).collect();
     run::all(&bed, &settings, &mut raw, &all, options.outputs.quiet)?;
+    drop(buffers);
 
     let compare = table::compare(raw.lines(), &settings, &present);
     let mut notes = missing;
-    notes.extend(table::notes(raw.lines()));
+    notes.extend(table::notes(raw.lines(), &compare));
     let text = table::markdown(&compare, &settings, &notes);
     let report = Report {
         schema: SCHEMA,

@@ -4,7 +4,7 @@
 use super::raw::Line;
 
 /// Who loses more than this share does not sustain a rate.
-const LOSS_MAX: f64 = 0.01;
+pub const LOSS_MAX: f64 = 0.001;
 /// Far from its peak a server need not be asked: below this share of what it was seen to answer
 /// it answers everything, ...
 const LOW: f64 = 0.6;
@@ -58,17 +58,30 @@ impl Of<'_> {
         rates
     }
 
-    /// The best of the medians: one lucky round makes no peak.
+    /// The best of the medians, of the rates that were offered in all rounds: one lucky round
+    /// makes no peak.
     pub fn peak(self, contender: &str) -> Peak {
-        let mut best = Peak::default();
-        for offered in self.rates("offer") {
+        let rounds = self.rounds(contender);
+        best(self.offered(contender).filter(|peak| peak.each.len() >= rounds))
+    }
+
+    /// The rate whose median is better than the peak, although it was not offered in all rounds.
+    pub fn promising(self, contender: &str) -> Option<u64> {
+        let best = best(self.offered(contender));
+        (best.each.len() < self.rounds(contender)).then_some(best.offered)
+    }
+
+    /// In how many rounds the rate that was offered most often was offered.
+    fn rounds(self, contender: &str) -> usize {
+        self.offered(contender).map(|peak| peak.each.len()).max().unwrap_or(0)
+    }
+
+    fn offered(self, contender: &str) -> impl Iterator<Item = Peak> {
+        self.rates("offer").into_iter().map(move |offered| {
             let each = self.each("offer", offered, contender, "good");
             let median = median(&each);
-            if median > best.median {
-                best = Peak { offered, each, median };
-            }
-        }
-        best
+            Peak { offered, each, median }
+        })
     }
 
     /// Whether `contender` answers `rate`, as far as was measured.
@@ -97,6 +110,10 @@ impl Of<'_> {
         let seen = of.filter_map(|line| line.values.get("good").copied()).fold(0.0, f64::max);
         seen == 0.0 || (LOW * seen..=HIGH * seen).contains(&(rate as f64))
     }
+}
+
+fn best(peaks: impl Iterator<Item = Peak>) -> Peak {
+    peaks.fold(Peak::default(), |best, peak| if peak.median > best.median { peak } else { best })
 }
 
 /// The middle one, or the mean of the two in the middle; 0 of none.
@@ -145,19 +162,34 @@ mod tests {
         assert_eq!((peak.offered, peak.median), (200, 192.0));
         assert_eq!(peak.each, [190.0, 195.0, 192.0]);
         assert_eq!(of(&lines).peak("bind"), Peak::default());
+        assert_eq!(of(&lines).promising("nsd"), None);
         let other = Of { mix: "zipf", ..of(&lines) };
         assert_eq!(other.peak("nsd"), Peak::default());
+    }
+
+    /// What was offered in one round of three is offered in the others before it counts.
+    #[test]
+    fn a_peak_is_of_all_rounds() {
+        let mut lines: Vec<Line> = (0..3).map(|round| offer("nsd", 200, round, 190.0)).collect();
+        lines.push(offer("nsd", 300, 1, 290.0));
+        assert_eq!(of(&lines).peak("nsd").offered, 200);
+        assert_eq!(of(&lines).promising("nsd"), Some(300));
+        lines.extend([offer("nsd", 300, 0, 120.0), offer("nsd", 300, 2, 130.0)]);
+        assert_eq!(of(&lines).peak("nsd").offered, 200);
+        assert_eq!(of(&lines).promising("nsd"), None);
     }
 
     #[test]
     fn a_rate_is_sustained_without_loss() {
         let lines = [
-            offer("nsd", 100_000, 0, 99_900.0),
+            offer("nsd", 100_000, 0, 99_950.0),
+            offer("powerdns", 100_000, 0, 99_800.0),
             offer("bind", 100_000, 0, 61_000.0),
             offer("bind", 60_000, 0, 60_000.0),
         ];
         assert!(of(&lines).sustains("nsd", 100_000));
         assert!(!of(&lines).sustains("bind", 100_000));
+        assert!(!of(&lines).sustains("powerdns", 100_000), "two of a thousand are lost");
         assert!(!of(&lines).sustains("knot", 100_000), "it was not asked");
         let all = ["nsd", "bind", "knot"];
         assert_eq!(of(&lines).common_rate(all.into_iter()), Some(40_000));

@@ -23,7 +23,7 @@ pub struct Line {
     /// Mix of queries; empty for steps without.
     #[serde(default)]
     pub mix: String,
-    /// `alone`, `offer`, `cost`, `latency`, `overload 2`, `ceiling`, `received`, `note`.
+    /// `alone`, `buffer`, `offer`, `cost`, `latency`, `overload 2`, `ceiling`, `received`, `note`.
     pub step: String,
     /// Queries a second that were offered; 0 for steps without.
     #[serde(default)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::builds::Builds;
 use super::contenders::{ALL, Contender};
 use super::mixes::Mix;
 use super::shapes::Shape;
@@ -30,7 +31,7 @@ pub struct Options {
     /// Names of a zone [default: 1000000].
     #[arg(long)]
     names: Option<u64>,
-    /// Rounds; in each all are asked in turn, in every other one backwards [default: 3].
+    /// Rounds; in each all are asked in turn, in every other one backwards [default: 4].
     #[arg(long)]
     rounds: Option<u32>,
     /// Seconds of each load [default: 3].
@@ -84,6 +85,9 @@ pub struct Settings {
     pub client_core: usize,
     /// The arguments it was called with.
     pub arguments: Vec<String>,
+    /// What was measured, and with what.
+    #[serde(default)]
+    pub builds: Builds,
 }
 
 const RATES: [u64; 14] = [
@@ -134,13 +138,14 @@ impl Options {
             mixes,
             contenders: contenders.iter().map(|contender| contender.name.to_string()).collect(),
             names: self.names.unwrap_or(if self.quick { 100_000 } else { 1_000_000 }).max(1),
-            rounds: self.rounds.unwrap_or(if self.quick { 1 } else { 3 }).max(1),
+            rounds: self.rounds.unwrap_or(if self.quick { 1 } else { 4 }).max(1),
             seconds,
             rate,
             rates,
             server_core: self.server_core,
             client_core: self.client_core,
             arguments: std::env::args().skip(1).collect(),
+            builds: Builds::new(),
         })
     }
 }
@@ -194,7 +199,7 @@ mod tests {
     fn a_look_is_the_same_command_with_less() {
         let (look, night) = (settings("--quick"), settings(""));
         assert_eq!((look.rounds, look.names), (1, 100_000));
-        assert_eq!((night.rounds, night.names, night.shapes.len()), (3, 1_000_000, 5));
+        assert_eq!((night.rounds, night.names, night.shapes.len()), (4, 1_000_000, 5));
         assert_eq!(look.contenders, night.contenders);
         let own = settings("--quick --rounds 2 --shapes ip6arpa --mixes hot,random+replaced");
         assert_eq!((own.rounds, own.shapes.len(), own.mixes.len()), (2, 1, 2));

@@ -3,14 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::contenders::Contender;
-use super::peaks::{Of, median};
+use super::contenders::{Contender, Role};
+use super::peaks::{LOSS_MAX, Of, median};
 use super::raw::Line;
 use super::settings::Settings;
 use crate::report::model::{self, Compare, Estimate, Row};
 
 /// A result above this share of what the generator can do is void.
 const CEILING_SHARE: f64 = 0.8;
+/// And one of a load that was offered less than this share of its rate.
+const OFFERED_MIN: f64 = 0.9;
+/// And one of answers whose share of NXDOMAIN is this far from that of the queries.
+const RCODES_OFF: f64 = 0.03;
+/// By so much latencies of one server vary between two measurements at least.
+const LATENCY_NOISE: f64 = 1.02;
 
 /// Figures of a server alone: name, key of the value, unit.
 const ALONE: [(&str, &str, &str); 4] = [
@@ -23,6 +29,84 @@ const ALONE: [(&str, &str, &str); 4] = [
 /// How much is offered, as multiples of the peak.
 pub const FACTORS: [u32; 2] = [2, 4];
 
+//----------- Void -----------------------------------------------------------
+
+/// Why a measurement does not count.
+fn void(line: &Line, ceiling: f64) -> Option<String> {
+    let value = |key: &str| line.values.get(key).copied();
+    if ceiling > 0.0 && value("answers").is_some_and(|rate| rate > CEILING_SHARE * ceiling) {
+        return Some(format!("above {CEILING_SHARE} of the generator's ceiling"));
+    }
+    let wanted = line.rate as f64;
+    if let Some(offered) = value("offered").filter(|&offered| offered < OFFERED_MIN * wanted) {
+        let (offered, wanted) = (thousands(offered), thousands(wanted));
+        return Some(format!("the generator offered {offered}/s of {wanted}/s"));
+    }
+    let (share, expected) = (value("nxdomain")?, value("nxdomain_expected")?);
+    ((share - expected).abs() > RCODES_OFF).then(|| {
+        let (share, expected) = (100.0 * share, 100.0 * expected);
+        format!("{share:.0} % of its answers are NXDOMAIN, of the queries {expected:.0} %")
+    })
+}
+
+/// All lines, and those that count.
+#[derive(Clone, Copy)]
+struct Measured<'a> {
+    all: Of<'a>,
+    good: Of<'a>,
+    ceiling: f64,
+}
+
+impl Measured<'_> {
+    /// Why half or more of the rounds of a step do not count.
+    fn void(self, step: &str, rate: u64, contender: &str) -> Option<String> {
+        let of = self.all.lines.iter().filter(|line| {
+            line.step == step
+                && line.rate == rate
+                && line.contender == contender
+                && line.shape == self.all.shape
+                && line.mix == self.all.mix
+        });
+        let voids: Vec<Option<String>> = of.map(|line| void(line, self.ceiling)).collect();
+        let count = voids.iter().flatten().count();
+        (2 * count >= voids.len()).then(|| voids.into_iter().flatten().next())?
+    }
+
+    /// Why the core time of `contender` at `rate` does not count, although it was measured: it
+    /// loses queries, or lets them wait longer than its best peer does, beyond what rounds vary.
+    fn doubt(self, rate: u64, contender: &str, all: &[String]) -> Option<String> {
+        let find = |name: &str| {
+            Contender::find(name).ok().filter(|contender| contender.role == Role::Authority)
+        };
+        let of = |key: &str, name: &str| {
+            let each = self.good.each("latency", rate, name, key);
+            (!each.is_empty()).then(|| Estimate::of(&each))
+        };
+        let loss = median(&self.good.each("cost", rate, contender, "loss"));
+        if loss > LOSS_MAX && !self.all.mix.contains("spoofed") {
+            return Some(format!("it does not sustain the rate, {:.2} % are lost", 100.0 * loss));
+        }
+        let own = find(contender)?;
+        ["p50", "p99"].into_iter().find_map(|key| {
+            // Paths of one server are no peers.
+            let peers = all.iter().filter(|name| {
+                find(name.as_str()).is_some_and(|peer| peer.programs != own.programs)
+            });
+            let peers = peers.filter_map(|name| Some((name, of(key, name)?)));
+            let (peer, best) = peers.min_by(|a, b| a.1.median.total_cmp(&b.1.median))?;
+            let own = of(key, contender)?;
+            (own.low > LATENCY_NOISE * best.high).then(|| {
+                let (own, best) = (own.median, best.median);
+                format!("its {key} is {own:.0} us, that of {peer} {best:.0} us")
+            })
+        })
+    }
+}
+
+fn ceiling_of(lines: &[Line]) -> f64 {
+    median(&of_step(lines, "ceiling", "replies"))
+}
+
 //----------- Rows -----------------------------------------------------------
 
 /// All rows; `versions` says who took part.
@@ -31,18 +115,41 @@ pub fn compare(lines: &[Line], settings: &Settings, versions: &[(&Contender, Str
         name: contender.name.to_string(),
         version: format!("{version}; {}", contender.settings),
     });
+    let ceiling = ceiling_of(lines);
+    let good: Vec<Line> =
+        lines.iter().filter(|line| void(line, ceiling).is_none()).cloned().collect();
     let mut rows = Vec::new();
     for shape in &settings.shapes {
         for (figure, key, unit) in ALONE {
             let of = Of { lines, shape, mix: "" };
-            let each = |name: &str| of.each("alone", 0, name, key);
+            let each = |name: &str| Cell::of(of.each("alone", 0, name, key));
             rows.extend(row(of, settings, figure.into(), unit, each));
         }
         for mix in mixes(lines, shape) {
-            of_mix(Of { lines, shape, mix: &mix }, settings, &mut rows);
+            let all = Of { lines, shape, mix: &mix };
+            let measured = Measured { all, good: Of { lines: &good, ..all }, ceiling };
+            of_mix(measured, settings, &mut rows);
         }
     }
     Compare { contenders: contenders.collect(), rows }
+}
+
+/// What stands in a cell.
+struct Cell {
+    each: Vec<f64>,
+    void: Option<String>,
+}
+
+impl Cell {
+    fn of(each: Vec<f64>) -> Cell {
+        Cell { each, void: None }
+    }
+
+    /// Nothing but the reason, if the measurement was spoilt.
+    fn unless(void: Option<String>, each: impl FnOnce() -> Vec<f64>) -> Cell {
+        let each = if void.is_some() { Vec::new() } else { each() };
+        Cell { each, void }
+    }
 }
 
 /// The mixes of a shape, in the order in which they were measured.
@@ -52,83 +159,114 @@ fn mixes(lines: &[Line], shape: &str) -> Vec<String> {
     of.filter(|line| seen.insert(line.mix.clone())).map(|line| line.mix.clone()).collect()
 }
 
-fn of_mix(of: Of<'_>, settings: &Settings, rows: &mut Vec<Row>) {
-    let mut add = |figure: String, unit, each: &dyn Fn(&str) -> Vec<f64>| {
-        rows.extend(row(of, settings, figure, unit, each));
-    };
-    let mut rates = of.rates("cost");
-    rates.extend(of.rates("latency"));
+fn of_mix(of: Measured<'_>, settings: &Settings, rows: &mut Vec<Row>) {
+    let mut rates = of.all.rates("cost");
+    rates.extend(of.all.rates("latency"));
     rates.sort_unstable_by(|a, b| b.cmp(a));
     rates.dedup();
     for rate in rates {
-        let at = thousands(rate as f64);
-        let answers = if of.mix.contains("spoofed") { "of a query" } else { "of an answer" };
-        add(format!("core time {answers} at {at}/s"), "us", &|name| {
-            of.each("cost", rate, name, "core_us")
-        });
-        for (figure, key) in [("p50", "p50"), ("p99", "p99")] {
-            add(format!("latency at {at}/s, {figure}"), "us", &|name| {
-                of.each("latency", rate, name, key)
-            });
-        }
-        for key in ["lost", "wrong"] {
-            add(format!("{key} at {at}/s"), "%", &|name| {
-                let counts = of.each("latency", rate, name, key);
-                let all = of.each("latency", rate, name, "probes");
-                counts.iter().zip(&all).map(|(count, all)| 100.0 * count / all.max(1.0)).collect()
-            });
-        }
-        add(format!("versions served at {at}/s"), "1/s", &|name| {
-            of.each("cost", rate, name, "versions")
-        });
+        at_rate(of, settings, rate, rows);
     }
-    add("peak".into(), "1/s", &|name| of.peak(name).each);
+    let mut add = |figure: String, cell: &dyn Fn(&str) -> Cell| {
+        rows.extend(row(of.all, settings, figure, "1/s", cell));
+    };
+    add("peak".into(), &|name| {
+        // Its rate is that of all measurements: what the generator could not offer is no peak of
+        // the server's.
+        let offered = of.all.peak(name).offered;
+        let void = of.void("offer", offered, name);
+        Cell::unless(void, || of.good.each("offer", offered, name, "good"))
+    });
     for factor in FACTORS {
-        add(format!("good answers when {factor}x the peak is offered"), "1/s", &|name| {
+        add(format!("good answers when {factor}x the peak is offered"), &|name| {
             let step = format!("overload {factor}");
-            let rates = of.rates(&step);
-            rates.iter().flat_map(|&rate| of.each(&step, rate, name, "good")).collect()
+            let rates = of.all.rates(&step);
+            let void = rates.iter().find_map(|&rate| of.void(&step, rate, name));
+            let each = |&rate: &u64| of.good.each(&step, rate, name, "good");
+            Cell::unless(void, || rates.iter().flat_map(each).collect())
         });
     }
 }
 
-/// A row, if anybody has a value in it.
+/// The rows of one rate that everybody was offered.
+fn at_rate(of: Measured<'_>, settings: &Settings, rate: u64, rows: &mut Vec<Row>) {
+    let mut add = |figure: String, unit, cell: &dyn Fn(&str) -> Cell| {
+        rows.extend(row(of.all, settings, figure, unit, cell));
+    };
+    let at = thousands(rate as f64);
+    let answers = if of.all.mix.contains("spoofed") { "of a query" } else { "of an answer" };
+    let cost = |name: &str, key: &str| {
+        Cell::unless(of.void("cost", rate, name), || of.good.each("cost", rate, name, key))
+    };
+    let latency = |name: &str, key: &str| {
+        Cell::unless(of.void("latency", rate, name), || of.good.each("latency", rate, name, key))
+    };
+    add(format!("core time {answers} at {at}/s"), "us", &|name| {
+        let cell = cost(name, "core_us");
+        let doubt = || of.doubt(rate, name, &settings.contenders);
+        let void = cell.void.or_else(|| (!cell.each.is_empty()).then(doubt)?);
+        Cell { void, ..cell }
+    });
+    for (figure, key) in [("p50", "p50"), ("p99", "p99")] {
+        add(format!("latency at {at}/s, {figure}"), "us", &|name| latency(name, key));
+    }
+    for key in ["lost", "wrong"] {
+        add(format!("{key} at {at}/s"), "%", &|name| {
+            let (counts, all) = (latency(name, key), latency(name, "probes").each);
+            let shares = counts.each.iter().zip(&all);
+            let each = shares.map(|(count, all)| 100.0 * count / all.max(1.0)).collect();
+            Cell { each, ..counts }
+        });
+    }
+    add(format!("an answer at {at}/s"), "octets", &|name| {
+        let octets = cost(name, "octets");
+        Cell { each: octets.each.into_iter().filter(|&octets| octets > 0.0).collect(), void: None }
+    });
+    add(format!("versions served at {at}/s"), "1/s", &|name| {
+        Cell::of(of.good.each("cost", rate, name, "versions"))
+    });
+}
+
+/// A row, if anybody has a value in it, or should have one.
 fn row(
     of: Of<'_>,
     settings: &Settings,
     figure: String,
     unit: &str,
-    each: impl Fn(&str) -> Vec<f64>,
+    cell: impl Fn(&str) -> Cell,
 ) -> Option<Row> {
-    let mut values = BTreeMap::new();
+    let (mut values, mut void) = (BTreeMap::new(), BTreeMap::new());
     for name in &settings.contenders {
-        let each = each(name);
-        if !each.is_empty() {
-            values.insert(name.clone(), Estimate::of(&each));
+        let cell = cell(name);
+        if !cell.each.is_empty() {
+            values.insert(name.clone(), Estimate::of(&cell.each));
+        }
+        if let Some(reason) = cell.void {
+            void.insert(name.clone(), reason);
         }
     }
-    (!values.is_empty()).then(|| Row {
+    (!values.is_empty() || !void.is_empty()).then(|| Row {
         shape: of.shape.into(),
         mix: of.mix.into(),
         figure,
         unit: unit.into(),
         less_is_better: unit != "1/s",
         values,
+        void,
     })
 }
 
 //----------- Notes ----------------------------------------------------------
 
 /// What a reader has to know: what was noted, what is void, whose core did the work.
-pub fn notes(lines: &[Line]) -> Vec<String> {
+pub fn notes(lines: &[Line], compare: &Compare) -> Vec<String> {
     let mut notes = Vec::new();
     let mut add = |note: String| {
         if !notes.contains(&note) {
             notes.push(note);
         }
     };
-    let ceilings: Vec<f64> = of_step(lines, "ceiling", "replies");
-    let ceiling = median(&ceilings);
+    let ceiling = ceiling_of(lines);
     if ceiling > 0.0 {
         let text = thousands(ceiling);
         add(format!("kxdpgun's ceiling against an XDP reflector: {text} replies/s"));
@@ -145,16 +283,36 @@ pub fn notes(lines: &[Line]) -> Vec<String> {
         let place: Vec<_> = place.into_iter().filter(|word| !word.is_empty()).collect();
         add(format!("{}: {}", place.join(", "), line.note));
     }
-    for line in lines {
-        let value = |key: &str| line.values.get(key).copied().unwrap_or(0.0);
-        let place = format!("{}, {}, {}", line.shape, line.mix, line.contender);
-        if line.step == "offer" && ceiling > 0.0 && value("answers") > CEILING_SHARE * ceiling {
-            add(format!("{place}: void, above {CEILING_SHARE} of the generator's ceiling"));
+    for buffers in receive_buffers(lines) {
+        add(buffers);
+    }
+    for row in &compare.rows {
+        for (name, reason) in &row.void {
+            let place = [row.shape.as_str(), &row.mix, name, &row.figure];
+            let place: Vec<_> = place.into_iter().filter(|word| !word.is_empty()).collect();
+            add(format!("{}: void: {reason}", place.join(", ")));
         }
-        if line.step.starts_with("overload") && value("offered") < 0.9 * line.rate as f64 {
-            let (sent, wanted) = (thousands(value("offered")), thousands(line.rate as f64));
-            add(format!("{place}: the generator offered {sent}/s of {wanted}/s"));
-        }
+    }
+    notes
+}
+
+/// What the kernel gave the sockets of each; a second sentence, if some have less than others.
+fn receive_buffers(lines: &[Line]) -> Vec<String> {
+    let mut least: BTreeMap<&str, f64> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.step == "buffer") {
+        let octets = line.values.get("receive_octets").copied().unwrap_or(0.0);
+        let before = least.entry(&line.contender).or_insert(octets);
+        *before = before.min(octets);
+    }
+    let mib = |(name, octets): (&&str, &f64)| format!("{name} {:.1}", octets / f64::from(1 << 20));
+    let each: Vec<String> = least.iter().map(mib).collect();
+    if each.is_empty() {
+        return Vec::new();
+    }
+    let mut notes = vec![format!("receive buffers, MiB: {}", each.join(", "))];
+    let highest = least.values().copied().fold(0.0, f64::max);
+    if least.values().any(|&octets| octets < highest) {
+        notes.push("receive buffers differ: who has less loses sooner to a burst".into());
     }
     notes
 }
@@ -193,7 +351,12 @@ pub fn markdown(compare: &Compare, settings: &Settings, notes: &[String]) -> Str
             let _ = write!(text, "| {mix} | {}{unit} |", row.figure);
             for (contender, _) in &contenders {
                 let value = row.values.get(&contender.name);
-                let cell = value.map_or(String::new(), |value| cell(value.median, &row.unit));
+                let cell = value.map(|value| cell(value.median, &row.unit));
+                let cell = match (cell, row.void.contains_key(&contender.name)) {
+                    (Some(cell), true) => format!("{cell} (void)"),
+                    (None, true) => "void".into(),
+                    (cell, false) => cell.unwrap_or_default(),
+                };
                 let _ = write!(text, " {cell} |");
             }
             text.push('\n');
@@ -316,14 +479,96 @@ mod tests {
     }
 
     #[test]
-    fn what_the_generator_could_not_do_is_noted() {
+    fn what_the_generator_could_not_do_is_void() {
         let mut lines = lines();
         lines.push(line("ceiling", 0, 0, "", &[("replies", 110_000.0)]));
         lines.push(Line { note: "it has ended".into(), ..line("note", 0, 0, "nsd", &[]) });
-        let notes = notes(&lines).join("\n");
-        assert!(notes.contains("ring53: void"), "{notes}");
-        assert!(notes.contains("offered 150 k/s of 198 k/s"), "{notes}");
-        assert!(notes.contains("hosts, uniform, nsd: it has ended"), "{notes}");
+        for round in 0..4 {
+            let offered = if round < 2 { 70_000.0 } else { 100_000.0 };
+            let cost = [("core_us", 2.0), ("offered", offered)];
+            lines.push(line("cost", 100_000, round, "nsd", &cost));
+            let late = if round < 1 { 70_000.0 } else { 100_000.0 };
+            let probes = [("p50", 50.0 + f64::from(round)), ("offered", late), ("probes", 100.0)];
+            lines.push(line("latency", 100_000, round, "nsd", &probes));
+        }
+        let compare = compare(&lines, &settings(), &[]);
+        let row = |figure: &str| compare.rows.iter().find(|row| row.figure == figure).unwrap();
+        for (figure, name) in [
+            ("peak", "ring53"),
+            ("good answers when 2x the peak is offered", "ring53"),
+            ("core time of an answer at 100 k/s", "nsd"),
+        ] {
+            let row = row(figure);
+            assert!(!row.values.contains_key(name) && row.void.contains_key(name), "{row:?}");
+        }
+        let p50 = row("latency at 100 k/s, p50");
+        assert_eq!(p50.values["nsd"].each, [51.0, 52.0, 53.0], "one round of four is left out");
+        let text = notes(&lines, &compare).join("\n");
+        assert!(text.contains("ring53, peak: void: above 0.8"), "{text}");
+        assert!(text.contains("offered 150 k/s of 198 k/s"), "{text}");
+        assert!(text.contains("hosts, uniform, nsd: it has ended"), "{text}");
+        let nsd = (Contender::find("nsd").unwrap(), String::new());
+        let compare = Compare {
+            contenders: super::compare(&lines, &settings(), &[nsd]).contenders,
+            ..compare
+        };
+        let table = markdown(&compare, &settings(), &[]);
+        assert!(table.contains("core time of an answer at 100 k/s, us | void |"), "{table}");
+    }
+
+    /// Who lets queries wait to answer many at once is not fast.
+    #[test]
+    fn core_time_counts_only_with_latency_and_without_loss() {
+        let mut lines = Vec::new();
+        for round in 0..4 {
+            let drift = f64::from(round);
+            for (name, p99, loss) in [
+                ("ring53", 400.0, 0.0),
+                ("mmsg", 101.0, 0.0),
+                ("nsd", 100.0, 0.0),
+                ("knot", 90.0, 0.01),
+            ] {
+                let cost = [("core_us", 2.0), ("loss", loss), ("octets", 60.0)];
+                lines.push(line("cost", 100_000, round, name, &cost));
+                let probes = [("p50", 50.0), ("p99", p99 + drift), ("probes", 100.0)];
+                lines.push(line("latency", 100_000, round, name, &probes));
+            }
+        }
+        let all = ["ring53", "mmsg", "nsd"].map(String::from).to_vec();
+        let row = |contenders: Vec<String>| {
+            let compare = compare(&lines, &Settings { contenders, ..settings() }, &[]);
+            assert!(compare.rows.iter().any(|row| row.unit == "octets"));
+            compare.rows.into_iter().find(|row| row.figure.starts_with("core time")).unwrap()
+        };
+        let core = row(all.clone());
+        assert_eq!(core.void.keys().collect::<Vec<_>>(), ["ring53"], "{core:?}");
+        assert_eq!(core.void["ring53"], "its p99 is 402 us, that of nsd 102 us");
+        assert!(core.values.contains_key("ring53"), "what was measured is shown");
+        let core = row([all, vec!["knot".into()]].concat());
+        assert!(core.void["knot"].contains("1.00 % are lost"), "{core:?}");
+    }
+
+    #[test]
+    fn answers_to_other_questions_are_void() {
+        let of = |share| {
+            void(
+                &line("offer", 1, 0, "nsd", &[("nxdomain", share), ("nxdomain_expected", 0.09)]),
+                0.0,
+            )
+        };
+        assert_eq!((of(0.1), of(0.07)), (None, None));
+        assert!(of(0.9).unwrap().contains("90 % of its answers are NXDOMAIN, of the queries 9 %"));
+        assert!(void(&line("offer", 1, 0, "echo", &[("nxdomain", 0.0)]), 0.0).is_none());
+    }
+
+    #[test]
+    fn unequal_buffers_are_said() {
+        let of = |name, octets| line("buffer", 0, 0, name, &[("receive_octets", octets)]);
+        let (large, small) = (of("nsd", 16_777_216.0), of("knot", 212_992.0));
+        let same =
+            receive_buffers(&[large.clone(), Line { contender: "knot".into(), ..large.clone() }]);
+        assert_eq!(same, ["receive buffers, MiB: knot 16.0, nsd 16.0"]);
+        assert!(receive_buffers(&[large, small]).join("; ").contains("differ"));
     }
 
     #[test]

@@ -82,6 +82,7 @@ impl Answers {
         //# conventional ANY response
         let depends = matches!(qtype, rtype::ANY | rtype::RRSIG);
         let digest = if depends { None } else { verify::digest(reply) };
-        Some(Expected { rcode, digest })
+        let proof = verify::proves(reply);
+        Some(Expected { rcode, digest, proof })
     }
 }

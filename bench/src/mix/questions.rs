@@ -42,6 +42,9 @@ pub struct Expected {
     pub rcode: u8,
     /// Of the records, see the verifier; `None`: only the rcode counts.
     pub digest: Option<u64>,
+    /// Whether the authority section has to prove with signed NSEC or NSEC3 records what is not
+    /// there (RFC 4035, 3.1.3).
+    pub proof: bool,
 }
 
 //----------- Questions ------------------------------------------------------

@@ -47,7 +47,8 @@ pub fn judge(message: &[u8], expected: &Expected) -> Verdict {
         return Verdict::Truncated;
     }
     let good = header[3] & 0xF == expected.rcode
-        && (expected.digest.is_none() || expected.digest == digest(message));
+        && (expected.digest.is_none() || expected.digest == digest(message))
+        && (!expected.proof || proves(message));
     if good { Verdict::Good } else { Verdict::Wrong }
 }
 
@@ -55,6 +56,35 @@ pub fn judge(message: &[u8], expected: &Expected) -> Verdict {
 #[inline]
 pub fn is_expected(message: &[u8], expected: &Expected) -> bool {
     judge(message, expected) == Verdict::Good
+}
+
+/// Whether the authority section has NSEC or NSEC3 records and signatures: which names they deny
+/// is not looked at, as servers may prove the same with others.
+pub fn proves(message: &[u8]) -> bool {
+    authority(message).is_some_and(|types| types == (true, true))
+}
+
+/// Whether there are records that deny, and signatures.
+fn authority(message: &[u8]) -> Option<(bool, bool)> {
+    let header = message.first_chunk::<HEADER_LEN>()?;
+    let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let mut at = HEADER_LEN;
+    for _ in 0..count(4) {
+        at = skip_name(message, at)? + 4;
+    }
+    let (mut denies, mut signed) = (false, false);
+    for number in 0..u32::from(count(6)) + u32::from(count(8)) {
+        let fixed_at = skip_name(message, at)?;
+        let fixed: &[u8; 10] = message.get(fixed_at..)?.first_chunk()?;
+        let rtype = u16::from_be_bytes([fixed[0], fixed[1]]);
+        at = fixed_at + 10 + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+        message.get(..at)?;
+        if number >= u32::from(count(6)) {
+            denies |= matches!(rtype, rtype::NSEC | rtype::NSEC3);
+            signed |= rtype == rtype::RRSIG;
+        }
+    }
+    Some((denies, signed))
 }
 
 //----------- Digest ---------------------------------------------------------
@@ -461,6 +491,40 @@ mod tests {
         assert_eq!(judge(&other, &wild), Verdict::Wrong);
     }
 
+    /// To a query with DO a signed zone's denial is proved, by whatever records.
+    #[test]
+    fn a_denial_that_is_not_proved_is_wrong() {
+        let reply = |denial: u16, signature: u16, section| {
+            let mut writer = Writer::new(0, header::QR);
+            writer.question(b"\x04none\x07example\0", rtype::A, CLASS_IN);
+            let owner = b"\x07example\0";
+            writer.record(section, b"\x01x\x07example\0", denial, 60, &[0, 0, 1]);
+            writer.record(section, owner, signature, 60, &[0; 20]);
+            let mut octets = writer.into_octets();
+            octets[3] |= 3;
+            octets
+        };
+        let good = reply(rtype::NSEC3, rtype::RRSIG, Section::Authority);
+        assert!(proves(&good));
+        let expected = Expected { rcode: 3, digest: digest(&good), proof: true };
+        assert_eq!(judge(&good, &expected), Verdict::Good);
+        let other = reply(rtype::NSEC, rtype::RRSIG, Section::Authority);
+        assert_eq!(judge(&other, &expected), Verdict::Good, "another proof of the same");
+        for octets in [
+            reply(rtype::NSEC3, rtype::TXT, Section::Authority),
+            reply(rtype::TXT, rtype::RRSIG, Section::Authority),
+            reply(rtype::NSEC3, rtype::RRSIG, Section::Answer),
+        ] {
+            assert_eq!(judge(&octets, &expected), Verdict::Wrong);
+        }
+        for len in 0..good.len() {
+            assert!(!proves(&good[..len]), "{len}");
+        }
+        let unsigned = Expected { proof: false, ..expected };
+        let bare = reply(rtype::TXT, rtype::TXT, Section::Authority);
+        assert_eq!(judge(&bare, &unsigned), Verdict::Good);
+    }
+
     /// Any octets are taken, and cost no more than their length allows.
     #[test]
     fn hostile_octets_are_wrong_and_harmless() {
@@ -481,7 +545,7 @@ mod tests {
             let mut octets = vec![0xC0; 300];
             octets[..12].copy_from_slice(&[0, 0, 0x80, 0, 0, 1, 0xFF, 0xFF, 0, 0, 0, 0]);
             octets[at.max(12)] = 0;
-            let expected = Expected { rcode: 0, digest: Some(1) };
+            let expected = Expected { rcode: 0, digest: Some(1), proof: true };
             assert_eq!(judge(&octets, &expected), Verdict::Wrong);
         }
     }

@@ -502,4 +502,8 @@ pub struct Row {
     pub less_is_better: bool,
     /// By contender.
     pub values: BTreeMap<String, Estimate>,
+    /// By contender, why its figure does not count: it is the best of nothing, and where the
+    /// measurement itself was spoilt there is no value.
+    #[serde(default)]
+    pub void: BTreeMap<String, String>,
 }

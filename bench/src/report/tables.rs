@@ -442,8 +442,18 @@ pub fn comparison<'a>(compare: &Compare, rows: impl IntoIterator<Item = &'a Row>
     for row in rows {
         let best = best(row);
         let values = compare.contenders.iter().map(|contender| {
-            let Some(value) = row.values.get(&contender.name) else { return "-".into() };
-            let mark = if best == Some(contender.name.as_str()) { "*" } else { "" };
+            let is_void = row.void.contains_key(&contender.name);
+            let Some(value) = row.values.get(&contender.name) else {
+                return if is_void { "void".into() } else { "-".into() };
+            };
+            let is_best = best == Some(contender.name.as_str());
+            let mark = if is_void {
+                " (void)"
+            } else if is_best {
+                "*"
+            } else {
+                ""
+            };
             format!("{}{mark}", units::figure(value.median, &row.unit))
         });
         table.row(
@@ -453,10 +463,19 @@ pub fn comparison<'a>(compare: &Compare, rows: impl IntoIterator<Item = &'a Row>
     table
 }
 
-/// Who has the best median of a row: `None` if it is one contender's alone, or shared.
+/// It takes part in comparisons, and answers nothing: what it does best is not to be a server.
+const ECHO: &str = "echo";
+
+/// Who has the best median of a row: `None` if it is one contender's alone, or shared. Neither an
+/// echo nor a figure that does not count is it; sizes of answers are no contest.
 pub fn best(row: &Row) -> Option<&str> {
+    if row.unit == "octets" {
+        return None;
+    }
+    let counts = |name: &str| name != ECHO && !row.void.contains_key(name);
+    let values = row.values.iter().filter(|(name, _)| counts(name));
     let mut values: Vec<(&str, f64)> =
-        row.values.iter().map(|(name, value)| (name.as_str(), value.median)).collect();
+        values.map(|(name, value)| (name.as_str(), value.median)).collect();
     values.sort_by(|left, right| left.1.total_cmp(&right.1));
     if !row.less_is_better {
         values.reverse();
@@ -464,5 +483,38 @@ pub fn best(row: &Row) -> Option<&str> {
     match values.as_slice() {
         [first, second, ..] if first.1 != second.1 => Some(first.0),
         _ => None,
+    }
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::Contender;
+
+    #[test]
+    fn neither_an_echo_nor_a_void_figure_is_best() {
+        let of = |name: &str, value| (name.to_string(), Estimate::of(&[value]));
+        let values = [of("echo", 1.0), of("nsd", 2.0), of("knot", 3.0), of("bind", 4.0)];
+        let mut row = Row {
+            unit: "us".into(),
+            less_is_better: true,
+            values: values.into(),
+            ..Row::default()
+        };
+        assert_eq!(best(&row), Some("nsd"));
+        row.void.insert("nsd".into(), "the generator offered half of it".into());
+        assert_eq!(best(&row), Some("knot"));
+        assert_eq!(best(&Row { unit: "octets".into(), ..row.clone() }), None);
+        row.values.remove("bind");
+        assert_eq!(best(&row), None, "knot is alone");
+        let contender = |name: &str| Contender { name: name.into(), version: String::new() };
+        let compare = Compare {
+            contenders: ["nsd", "bind", "knot"].map(contender).into(),
+            ..Compare::default()
+        };
+        let text = comparison(&compare, [&row]).text();
+        assert!(text.contains("(void)") && text.contains('-'), "{text}");
     }
 }

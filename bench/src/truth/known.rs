@@ -164,7 +164,7 @@ pub fn questions(stream: bool) -> Questions {
         builder.add(&query, question_len, Traits { stream, ..Traits::default() });
     }
     let mut questions = builder.build(format!("A of {NAMES} names"));
-    questions.expect(|_, _| Some(Expected { rcode: 0, digest: None }));
+    questions.expect(|_, _| Some(Expected { rcode: 0, digest: None, proof: false }));
     questions
 }
 

@@ -125,6 +125,8 @@ fn short_runs_are_not_judged() {
     let diff = diff(&short(1), &short(2));
     assert_eq!(verdict(&diff, "load: latency p99"), Verdict::NotJudged);
     assert_eq!(verdict(&diff, "load: good answers"), Verdict::NotJudged);
+    assert_eq!(verdict(&diff, "load: loss"), Verdict::NotJudged);
+    assert_eq!(verdict(&diff, "load: wrong answers"), Verdict::NotJudged);
 }
 
 #[test]

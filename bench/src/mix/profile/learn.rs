@@ -10,8 +10,8 @@
 //! are kept from then on. What does not depend on names must not depend on the hash either: the
 //! profile of a capture in which every name was replaced by another of its form is the same.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
@@ -25,10 +25,10 @@ use super::reuse;
 
 /// Variants that are kept; the rest is not replayed.
 const VARIANTS_MAX: usize = 64;
+/// A variant, or a type, that was sent fewer times says more of who asked than of the traffic.
+const QUERIES_MIN: u64 = 10;
 /// Types that are kept, by their share of the queries.
 pub const TYPES_MAX: usize = 32;
-/// A type asked fewer times says more of who asked than of the traffic.
-const TYPE_QUERIES_MIN: u64 = 10;
 /// Steps of the gaps between queries.
 const GAP_STEPS: usize = 512;
 /// Parts of a capture for which new questions are counted.
@@ -67,6 +67,7 @@ pub struct Learner {
     clients: HashMap<IpAddr, u32>,
     client_of: Vec<u32>,
     variants: HashMap<Features, u64>,
+    names: HashSet<u64>,
     labels: LabelCounts,
     responses: ResponseCounts,
     /// Messages that are no queries of a name: other opcodes and classes, or malformed.
@@ -127,7 +128,9 @@ impl Learner {
                 let (name, qtype) = key;
                 let question = Question { qtype, name, nxdomain: 0, nodata: 0, answered: 0 };
                 self.questions.push(question);
-                self.labels.take(&lower);
+                if self.names.insert(name) {
+                    self.labels.take(&lower);
+                }
                 *vacant.insert(next)
             }
         };
@@ -181,8 +184,6 @@ impl Learner {
         let mut counts = vec![0u32; self.questions.len()];
         self.asked.iter().for_each(|&number| counts[number as usize] += 1);
         let (reuse, new) = self.reuse();
-        let names: std::collections::HashSet<u64> =
-            self.questions.iter().map(|question| question.name).collect();
         let kept = self.kept_types(&counts);
         Profile {
             format: FORMAT.into(),
@@ -190,7 +191,7 @@ impl Learner {
             queries,
             seconds: rounded(seconds),
             questions: self.questions.len() as u64,
-            names: names.len() as u64,
+            names: self.names.len() as u64,
             seen_once: counts.iter().filter(|&&count| count == 1).count() as u64,
             new,
             reuse,
@@ -244,7 +245,7 @@ impl Learner {
         }
         let mut types: Vec<(u16, u64)> = types.into_iter().collect();
         types.sort_unstable_by_key(|&(qtype, count)| (std::cmp::Reverse(count), qtype));
-        let often = types.iter().filter(|(_, count)| *count >= TYPE_QUERIES_MIN).count();
+        let often = types.iter().filter(|(_, count)| *count >= QUERIES_MIN).count();
         types.truncate(often.clamp(1, TYPES_MAX));
         types
     }
@@ -252,8 +253,7 @@ impl Learner {
     fn beside(&self, counts: &[u32], kept: &[(u16, u64)]) -> Vec<Beside> {
         let Some(&(commonest, _)) = kept.first() else { return Vec::new() };
         let of = |qtype| self.questions.iter().filter(move |question| question.qtype == qtype);
-        let names: std::collections::HashSet<u64> =
-            of(commonest).map(|question| question.name).collect();
+        let names: HashSet<u64> = of(commonest).map(|question| question.name).collect();
         let all = counts.iter().map(|&count| u64::from(count)).sum::<u64>().max(1) as f64;
         let beside = |&(qtype, queries): &(u16, u64)| {
             let count = of(qtype).count().max(1) as f64;
@@ -267,7 +267,8 @@ impl Learner {
     fn variants(&self) -> Vec<VariantShare> {
         let mut variants: Vec<(&Features, &u64)> = self.variants.iter().collect();
         variants.sort_unstable_by_key(|&(features, count)| (std::cmp::Reverse(count), features));
-        variants.truncate(VARIANTS_MAX);
+        let often = variants.iter().filter(|(_, count)| **count >= QUERIES_MIN).count();
+        variants.truncate(often.clamp(1, VARIANTS_MAX));
         let all = self.asked.len() as f64;
         let share = |(features, count): (&Features, &u64)| VariantShare {
             share: rounded(*count as f64 / all),
@@ -403,4 +404,54 @@ fn features(seen: &Seen<'_>, message: Message<'_>, name: &[u8]) -> Features {
         }
     }
     features
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use ring53::wire::message::Writer;
+
+    use super::*;
+
+    fn take(learner: &mut Learner, name: &[u8], qtype: u16, flags: u16, at_ns: u64) {
+        let mut writer = Writer::new(0, flags);
+        writer.question(name, qtype, CLASS_IN);
+        let message = &writer.into_octets();
+        let client = IpAddr::from([192, 0, 2, 1]);
+        learner.take(&Seen { message, to_server: true, stream: false, client, at_ns });
+    }
+
+    /// What few have sent would say who they are.
+    #[test]
+    fn a_variant_is_kept_if_it_came_ten_times() {
+        const RD: u16 = 0x0100;
+        const CD: u16 = 0x0010;
+        let learned = |rare: u64| {
+            let mut learner = Learner::default();
+            for at in 0..100 {
+                let flags = if at < rare { RD | CD } else { RD };
+                take(&mut learner, b"\x03www\0", rtype::A, flags, at);
+            }
+            learner.finish(&Skipped::default()).variants
+        };
+        assert_eq!(learned(9).len(), 1);
+        assert!(!learned(9)[0].checking_disabled);
+        let kept = learned(10);
+        assert_eq!((kept.len(), kept[1].checking_disabled, kept[1].share), (2, true, 0.1));
+    }
+
+    /// A name that is asked for with three types is one name.
+    #[test]
+    fn labels_are_those_of_different_names() {
+        let mut learner = Learner::default();
+        for (at, qtype) in [rtype::A, rtype::AAAA, rtype::MX].into_iter().enumerate() {
+            take(&mut learner, b"\x03www\x02ex\0", qtype, 0, at as u64);
+        }
+        take(&mut learner, b"\x04mail\0", rtype::A, 0, 3);
+        let profile = learner.finish(&Skipped::default());
+        assert_eq!((profile.names, profile.questions), (2, 4));
+        assert_eq!(profile.labels.counts, [0.0, 0.5, 0.5]);
+        assert_eq!(profile.labels.lengths, [0.0, 0.0, 0.3333, 0.3333, 0.3333]);
+    }
 }

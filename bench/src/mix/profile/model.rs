@@ -268,6 +268,8 @@ impl Profile {
                 && class.types.iter().all(|it| shares(&[it.share, it.nxdomain, it.nodata]))
                 && all.iter().all(|numbers| !numbers.is_empty() && positive(numbers))
                 && class.counts.iter().all(|count| *count <= self.queries as f64 * 1.001)
+                // Each step stands for a question: their mean is what is asked.
+                && class.counts.len() as u64 <= class.questions
                 && shares(&class.lives)
                 && shares(&class.starts)
                 && positive(&class.gaps)

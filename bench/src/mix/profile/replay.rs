@@ -10,7 +10,7 @@
 //! question of a class is drawn by itself, which keeps the gaps of the original, and with them what
 //! caches of any size find (`classes.rs`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ use crate::zones::queries::Random;
 
 /// Queries before the order begins anew, at most, unless said.
 const POSITIONS_DEFAULT: u64 = 4_000_000;
+/// Of a question that comes more often no more gaps are drawn than the replay has positions: a
+/// profile may come from anywhere, and say four thousand million.
+const GAPS_DRAWN: usize = 1 << 22;
 /// Names that do not exist are below this label where there is no zone to ask.
 pub const MISSING_LABEL: &[u8] = b"nx";
 
@@ -51,7 +54,8 @@ pub struct Asked {
 pub fn order(profile: &Profile, positions: u64, random: &mut Random) -> (Vec<Asked>, Vec<u32>) {
     // Of a shorter replay only the times that may fall into its part, and some to spare.
     let part = (1.5 * positions as f64 / profile.queries as f64).min(1.0);
-    let end = (part * u32::MAX as f64) as u64;
+    let mut end = (part * u32::MAX as f64) as u64 + 1;
+    let positions = usize::try_from(positions).unwrap_or(usize::MAX);
     let mut asked = Vec::new();
     let mut times: Vec<u64> = Vec::new();
     for class in &profile.classes {
@@ -67,13 +71,15 @@ pub fn order(profile: &Profile, positions: u64, random: &mut Random) -> (Vec<Ask
             let start = at_quantile(&class.starts, uniform(random)) * (1.0 - life);
             let mut push = |time: f64| {
                 let time = (time.clamp(0.0, 1.0) * u32::MAX as f64) as u64;
-                if time <= end {
+                if time < end {
                     times.push(time << 32 | number);
                 }
             };
             push(start);
             if count > 1 {
-                let drawn = draw_gaps(class, &gaps, count - 1, random);
+                let kept = (count - 1).min(positions.max(GAPS_DRAWN));
+                let drawn = draw_gaps(class, &gaps, kept, random);
+                let life = life * kept as f64 / (count - 1) as f64;
                 let scale = life / drawn.iter().sum::<f64>().max(f64::MIN_POSITIVE);
                 let mut time = start;
                 for gap in drawn {
@@ -81,7 +87,14 @@ pub fn order(profile: &Profile, positions: u64, random: &mut Random) -> (Vec<Ask
                     push(time);
                 }
             }
-            if times.len() > before {
+            let pushed = times.len() - before;
+            // Far more than are asked for: the earliest, and of the rest none that is as late.
+            if times.len() > positions.saturating_mul(2).max(TIMES_MIN) {
+                let (_, last, _) = times.select_nth_unstable(positions.max(1) - 1);
+                end = end.min(*last >> 32);
+                times.truncate(positions);
+            }
+            if pushed > 0 {
                 let it = &class.types[types.draw(random)];
                 let nxdomain = uniform(random) < it.nxdomain;
                 let nodata = !nxdomain && uniform(random) < it.nodata;
@@ -90,9 +103,12 @@ pub fn order(profile: &Profile, positions: u64, random: &mut Random) -> (Vec<Ask
         }
     }
     times.sort_unstable();
-    times.truncate(usize::try_from(positions).unwrap_or(usize::MAX));
+    times.truncate(positions);
     (asked, times.into_iter().map(|time| time as u32).collect())
 }
+
+/// Times that are kept before the latest are thrown out, at least.
+const TIMES_MIN: usize = 1 << 20;
 
 /// A sampler of the bins of a class's gaps.
 fn class_gaps(class: &Class) -> Option<Alias> {
@@ -274,6 +290,60 @@ fn alias(shares: &[f64]) -> Alias {
     Alias::new(if none { &[1.0] } else { shares }.iter().copied())
 }
 
+/// Names in a seeded order, given away in turn: for each type those that have it, and those that
+/// have not.
+///
+/// Whoever has a type is listed; who has not is passed over to, and listed too where most have it:
+/// a question costs a step or two, however rare its type is.
+struct Turns<'a> {
+    names: &'a Names,
+    permuted: Vec<u32>,
+    /// By type, in the order of `permuted`.
+    having: HashMap<u16, Vec<u32>>,
+    lacking: HashMap<u16, Vec<u32>>,
+    /// For each type, with it or without: how far the names have been given away.
+    nexts: HashMap<(u16, bool), usize>,
+}
+
+impl<'a> Turns<'a> {
+    fn new(names: &'a Names, random: &mut Random) -> Turns<'a> {
+        let mut permuted: Vec<u32> = (0..names.len() as u32).collect();
+        shuffle(&mut permuted, random);
+        let mut having: HashMap<u16, Vec<u32>> = HashMap::new();
+        for &index in &permuted {
+            for &qtype in names.get(index as usize).1 {
+                let listed = having.entry(qtype).or_default();
+                if listed.last() != Some(&index) {
+                    listed.push(index);
+                }
+            }
+        }
+        Turns { names, permuted, having, lacking: HashMap::new(), nexts: HashMap::new() }
+    }
+
+    /// The next name that has `qtype`, or has it not; the next of all, if there is none.
+    fn next(&mut self, qtype: u16, has: bool) -> u32 {
+        let all = &self.permuted[..];
+        let next = self.nexts.entry((qtype, has)).or_default();
+        let listed = self.having.get(&qtype).map_or(&[][..], Vec::as_slice);
+        let lacks = |index: &u32| !self.names.get(*index as usize).1.contains(&qtype);
+        let mut fitting = listed;
+        if !has && listed.len() * 2 < all.len() {
+            while !lacks(&all[*next % all.len()]) {
+                *next += 1;
+            }
+            fitting = all;
+        } else if !has {
+            let lacking = || all.iter().copied().filter(lacks).collect();
+            fitting = self.lacking.entry(qtype).or_insert_with(lacking);
+        }
+        let fitting = if fitting.is_empty() { all } else { fitting };
+        let index = fitting[*next % fitting.len()];
+        *next += 1;
+        index
+    }
+}
+
 /// Names of zones in a seeded order, each for a question whose type it has, or has not.
 fn of_zones(
     profile: &Profile,
@@ -286,14 +356,11 @@ fn of_zones(
         return Err(io::Error::other("the zone has no name to ask for"));
     }
     let mut random = Random::new(seed ^ 0x7065);
-    let mut permuted: Vec<u32> = (0..had.len() as u32).collect();
-    shuffle(&mut permuted, &mut random);
+    let mut turns = Turns::new(&had, &mut random);
     let mut missing = Missing::new(zones, &had, seed);
     let mut pairs = Pairs::new(profile);
     let (mut commonest, mut names) = (Vec::new(), Names::default());
     let (mut used, mut shared) = (HashSet::new(), 0);
-    // For each type, with and without it: how far the names have been given away.
-    let mut nexts: std::collections::BTreeMap<(u16, bool), u64> = Default::default();
     for question in asked {
         if question.nxdomain {
             names.push(&missing.next_name()?, &[]);
@@ -302,16 +369,7 @@ fn of_zones(
         let has = |index: u32| had.get(index as usize).1.contains(&question.qtype);
         let beside = pairs.place(question.qtype, commonest.len(), &mut random);
         let beside = beside.map(|place| commonest[place]).filter(|&it| has(it) != question.nodata);
-        let index = beside.unwrap_or_else(|| {
-            let next = nexts.entry((question.qtype, question.nodata)).or_default();
-            // All names once round at most: perhaps none has the type.
-            let turn = |step| permuted[((*next + step) % permuted.len() as u64) as usize];
-            let fits = |step: &u64| has(turn(*step)) != question.nodata;
-            let step = (0..permuted.len() as u64).find(fits).unwrap_or(0);
-            let index = turn(step);
-            *next += step + 1;
-            index
-        });
+        let index = beside.unwrap_or_else(|| turns.next(question.qtype, !question.nodata));
         shared += u64::from(!used.insert((index, question.qtype)));
         names.push(had.get(index as usize).0, &[]);
         if question.qtype == pairs.commonest {
@@ -323,4 +381,109 @@ fn of_zones(
         _ => format!("{} zones", zones.len()),
     };
     Ok(Given { names, text: format!("{} names of {whose}", had.len()), shared })
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::TypeShare;
+    use super::*;
+
+    fn names(count: u32, types: impl Fn(u32) -> Vec<u16>) -> Names {
+        let mut names = Names::default();
+        for index in 0..count {
+            names.push(format!("\x04{index:04}\0").as_bytes(), &types(index));
+        }
+        names
+    }
+
+    /// What a scan of all names finds, from where the last one has ended.
+    fn scanned(turns: &Turns<'_>, next: &mut usize, qtype: u16, has: bool) -> u32 {
+        let all = &turns.permuted;
+        let turn = |step: usize| all[(*next + step) % all.len()];
+        let fits = |index: u32| turns.names.get(index as usize).1.contains(&qtype) == has;
+        let step = (0..all.len()).find(|&step| fits(turn(step))).unwrap_or(0);
+        let index = turn(step);
+        *next += step + 1;
+        index
+    }
+
+    #[test]
+    fn names_are_given_away_in_their_order() {
+        let names = names(100, |index| match index % 10 {
+            0 => vec![1, 28, 15],
+            1 => vec![],
+            _ => vec![1, 28],
+        });
+        let mut turns = Turns::new(&names, &mut Random::new(3));
+        for (qtype, has) in
+            [(1, true), (1, false), (15, true), (15, false), (99, true), (99, false)]
+        {
+            let mut next = 0;
+            for _ in 0..250 {
+                let expected = scanned(&turns, &mut next, qtype, has);
+                assert_eq!(turns.next(qtype, has), expected, "{qtype} {has}");
+            }
+        }
+    }
+
+    /// A type that no name has, or one, or all but one, costs each question a step: with a scan of
+    /// all names this takes hours.
+    #[test]
+    fn rare_types_cost_no_more_than_common_ones() {
+        let names = names(1 << 17, |index| if index == 7 { vec![15] } else { vec![1] });
+        let mut turns = Turns::new(&names, &mut Random::new(3));
+        for _ in 0..1 << 20 {
+            turns.next(99, true);
+            turns.next(1, true);
+            assert_eq!((turns.next(15, true), turns.next(1, false)), (7, 7));
+            assert_ne!(turns.next(15, false), 7);
+        }
+    }
+
+    fn hostile(queries: u64, class: Class) -> Profile {
+        Profile {
+            format: String::new(),
+            version: 1,
+            queries,
+            seconds: 1.0,
+            questions: class.questions,
+            names: 1,
+            seen_once: 0,
+            new: Vec::new(),
+            reuse: Default::default(),
+            classes: vec![class],
+            beside: Vec::new(),
+            variants: Vec::new(),
+            labels: Default::default(),
+            clients: Default::default(),
+            responses: None,
+        }
+    }
+
+    /// A question that is said to come four thousand million times costs what is replayed of it.
+    #[test]
+    fn counts_of_a_hostile_profile_are_bounded() {
+        let class = |questions, count, life| Class {
+            questions,
+            counts: vec![count],
+            lives: vec![life],
+            starts: vec![0.0],
+            gaps: Vec::new(),
+            gap_shape: 1.0,
+            types: vec![TypeShare { r#type: 1, share: 1.0, nxdomain: 0.0, nodata: 0.0 }],
+        };
+        let all = u64::from(u32::MAX);
+        for life in [1.0, 0.0] {
+            let profile = hostile(all, class(1, all as f64, life));
+            let (asked, order) = order(&profile, 1000, &mut Random::new(1));
+            assert_eq!((asked.len(), order.len()), (1, 1000), "{life}");
+        }
+        // All at once: those that are first are kept, the others not even as questions.
+        let (asked, order) =
+            order(&hostile(all, class(3_000_000, 1.0, 0.0)), 10, &mut Random::new(1));
+        assert_eq!(order, (0..10).collect::<Vec<u32>>());
+        assert!(asked.len() <= TIMES_MIN + 1, "{}", asked.len());
+    }
 }

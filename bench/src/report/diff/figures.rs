@@ -91,7 +91,9 @@ fn of_plan(plan: &Plan, figures: &mut Vec<Figure>) {
 
 fn of_compare(compare: &Compare, figures: &mut Vec<Figure>) {
     for row in &compare.rows {
-        for (contender, value) in &row.values {
+        for (contender, value) in
+            row.values.iter().filter(|(name, _)| !row.void.contains_key(*name))
+        {
             let parts = [contender, &row.shape, &row.mix, &row.figure];
             let parts: Vec<&str> =
                 parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
@@ -144,10 +146,11 @@ const FIGURES: [OfRun; 7] = [
 ];
 
 fn one_run(name: &str, run: &Run) -> Vec<Figure> {
-    let share = |events: u64| Sample::Share {
-        events: events as f64,
-        of: run.counts.scheduled as f64,
-        dispersion: noise::dispersion(run),
+    let share = |events: u64| match noise::dispersion_known(run) {
+        Some(dispersion) => {
+            Sample::Share { events: events as f64, of: run.counts.scheduled as f64, dispersion }
+        }
+        None => Sample::Once,
     };
     let bounds = |q| match noise::percentile(run, &run.latency, q) {
         Some((low, high)) => Sample::Bounds(low, high),

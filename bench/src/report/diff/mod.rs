@@ -28,7 +28,7 @@ pub struct Options {
     /// Print the comparison as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Exit with 1 if a figure is worse.
+    /// Exit with 1 if a figure is worse or missing in B, or B is void.
     #[arg(long)]
     pub fail_on_worse: bool,
 }
@@ -43,11 +43,12 @@ pub fn run(options: &Options) -> io::Result<()> {
         println!("B: {}", options.b.display());
         print!("{}", diff.text());
     }
-    let worse = diff.count(Verdict::Worse);
-    if options.fail_on_worse && worse > 0 {
-        return Err(io::Error::other(format!("{worse} figures are worse in B (--fail-on-worse)")));
+    match diff.worse() {
+        Some(worse) if options.fail_on_worse => {
+            Err(io::Error::other(format!("{worse} (--fail-on-worse)")))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 //----------- Diff -----------------------------------------------------------
@@ -59,6 +60,10 @@ pub struct Diff {
     pub level: f64,
     /// Why the results may not be comparable.
     pub warnings: Vec<String>,
+    /// Figures of A that B has not, or that do not count in B.
+    pub missing: Vec<String>,
+    /// Why nothing of B counts.
+    pub void: Vec<String>,
     /// Figure by figure, in the order of A.
     pub lines: Vec<Line>,
 }
@@ -117,11 +122,11 @@ impl Verdict {
 pub fn diff(a: &Report, b: &Report) -> Diff {
     let mut warnings = conditions(a, b);
     let (before, after) = (figures::of(a), figures::of(b));
-    let mut lines = Vec::new();
+    let (mut lines, mut missing) = (Vec::new(), Vec::new());
     for figure in &before {
         match after.iter().find(|other| other.name == figure.name) {
             Some(other) => lines.push(line(figure, other)),
-            None => warnings.push(format!("only in A: {}", figure.name)),
+            None => missing.push(figure.name.clone()),
         }
     }
     for figure in &after {
@@ -129,7 +134,8 @@ pub fn diff(a: &Report, b: &Report) -> Diff {
             warnings.push(format!("only in B: {}", figure.name));
         }
     }
-    Diff { level: LEVEL, warnings, lines }
+    warnings.extend(missing.iter().map(|name| format!("only in A: {name}")));
+    Diff { level: LEVEL, warnings, missing, void: void(b), lines }
 }
 
 fn line(a: &Figure, b: &Figure) -> Line {
@@ -154,7 +160,32 @@ fn line(a: &Figure, b: &Figure) -> Line {
     }
 }
 
+/// Why no figure of a result counts.
+fn void(report: &Report) -> Vec<String> {
+    let refused = report.find.iter().filter_map(|find| find.refused.clone());
+    let used = tables::ceiling_used(report).filter(|used| *used > tables::CEILING_SHARE_MAX);
+    let used =
+        used.map(|used| format!("{} of the generator's ceiling were used", units::share(used)));
+    refused.chain(used).collect()
+}
+
 impl Diff {
+    /// What makes B worse than A, in words: figures that are worse or missing, or that B is void.
+    pub fn worse(&self) -> Option<String> {
+        let mut words = Vec::new();
+        match self.count(Verdict::Worse) {
+            0 => {}
+            worse => words.push(format!("{worse} figures are worse in B")),
+        }
+        if !self.missing.is_empty() {
+            words.push(format!("missing in B: {}", self.missing.join("; ")));
+        }
+        if !self.void.is_empty() {
+            words.push(format!("B is void: {}", self.void.join("; ")));
+        }
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+
     /// How many figures have this verdict.
     pub fn count(&self, verdict: Verdict) -> usize {
         self.lines.iter().filter(|line| line.verdict == verdict).count()
@@ -297,7 +328,7 @@ fn loads(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::{Estimate, Find};
+    use crate::report::model::{Ceiling, Compare, Estimate, Find, Row};
 
     fn found(each: &[f64]) -> Report {
         let find = Find { r_slo: Some(Estimate::of(each)), ..Find::default() };
@@ -335,6 +366,36 @@ mod tests {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");
         }
         assert_eq!(diff(&a, &a).warnings, Vec::<String>::new());
+    }
+
+    /// What B cannot show is no better than what is worse in it.
+    #[test]
+    fn what_is_missing_or_void_is_worse() {
+        let a = found(&[100.0, 101.0, 99.0]);
+        assert_eq!(diff(&a, &a).worse(), None);
+        let empty = Report { find: Some(Find::default()), ..a.clone() };
+        assert_eq!(diff(&a, &empty).worse().unwrap(), "missing in B: R-SLO: ");
+        assert_eq!(diff(&empty, &a).worse(), None, "B has more");
+        let mut b = a.clone();
+        b.find.as_mut().unwrap().refused = Some("the ceiling".into());
+        assert_eq!(diff(&a, &b).worse().unwrap(), "B is void: the ceiling");
+        assert_eq!(diff(&b, &a).worse(), None);
+        let mut near = a.clone();
+        let ceiling = Ceiling { rate: 110.0, ..Ceiling::default() };
+        near.generator.ceiling = Some(ceiling);
+        assert!(diff(&a, &near).worse().unwrap().contains("ceiling"));
+        let row = Row {
+            figure: "peak".into(),
+            values: [("nsd".to_string(), Estimate::of(&[1.0]))].into(),
+            ..Row::default()
+        };
+        let compared = |row: Row| {
+            let compare = Compare { rows: vec![row], ..Compare::default() };
+            Report { compare: Some(compare), ..Report::default() }
+        };
+        let void = [("nsd".to_string(), "offered too little".to_string())].into();
+        let diff = diff(&compared(row.clone()), &compared(Row { void, ..row }));
+        assert_eq!(diff.worse().unwrap(), "missing in B: nsd, peak");
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub const LEVEL: f64 = 0.01;
 /// Standard deviation that is assumed at least: repeats that are equal to the last digit do not
 /// prove that the next one will be.
 const DEVIATION_MIN: f64 = 0.001;
-/// Seconds of a run from which on they tell its noise.
+/// Seconds of a run, without the first, from which on they tell its noise.
 const SECONDS_MIN: usize = 6;
 /// Batches of seconds, at least: up to twice as many are made.
 const BATCHES: usize = 10;
@@ -173,12 +173,17 @@ pub fn batches(run: &Run, figure: impl Fn(&Second) -> f64) -> Option<Vec<f64>> {
 
 /// How much more losses vary from second to second than if each query was lost by itself: the
 /// variance over the mean, at least 1.
-pub fn dispersion(run: &Run) -> f64 {
+fn dispersion(run: &Run) -> f64 {
     let lost: Vec<f64> = run.series.iter().map(|second| second.lost as f64).collect();
     match (mean(&lost), variance(&lost)) {
         (Some(mean), Some(variance)) if mean > 0.0 => (variance / mean).max(1.0),
         _ => 1.0,
     }
+}
+
+/// The same, if the run is long enough to tell it.
+pub fn dispersion_known(run: &Run) -> Option<f64> {
+    batches(run, |second| second.lost as f64).map(|_| dispersion(run))
 }
 
 /// The interval of `p2 - p1` (Newcombe 1998, method 10): good for shares near zero, and for none.

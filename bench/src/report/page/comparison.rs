@@ -71,7 +71,11 @@ fn group(compare: &Compare, row: &Row) -> Group {
             name: contender.name.clone(),
             parts: vec![(index, value.median)],
             range: (value.each.len() > 1).then_some((value.low, value.high)),
-            label: if is_best { format!("{figure}, best") } else { figure },
+            label: match (is_best, row.void.contains_key(&contender.name)) {
+                (_, true) => format!("{figure}, void"),
+                (true, _) => format!("{figure}, best"),
+                _ => figure,
+            },
         })
     };
     let bars = compare.contenders.iter().enumerate().filter_map(bar).collect();
