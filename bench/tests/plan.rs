@@ -3,9 +3,11 @@
 use std::io;
 
 use ring53_bench::plan::campaign::Settings;
-use ring53_bench::plan::draw::{ClassTask, Made, Task, make};
+use ring53_bench::plan::draw::{ClassTask, Made, Task, Wanted, make};
 use ring53_bench::plan::lab::{Lab, Offer};
-use ring53_bench::plan::limits::{ClassWire, MemoryPoint, Surroundings, Transport, machines};
+use ring53_bench::plan::limits::{
+    ClassWire, Counted, MemoryPoint, Surroundings, Transport, machines,
+};
 use ring53_bench::plan::predict::TransferCost;
 use ring53_bench::report::model::{Run, ServerUse};
 use ring53_bench::zones::queries::Random;
@@ -29,6 +31,10 @@ struct ModelServer {
     noise: f64,
     /// The rate that the generator cannot exceed.
     ceiling: f64,
+    /// Loads after which nothing works any more.
+    loads_max: u32,
+    /// Whether memory cannot be measured.
+    no_memory: bool,
 }
 
 impl ModelServer {
@@ -43,6 +49,8 @@ impl ModelServer {
             transfer_us: 20_000.0,
             noise: 0.03,
             ceiling: 1e9,
+            loads_max: u32::MAX,
+            no_memory: false,
         }
     }
 
@@ -66,6 +74,8 @@ impl Lab for ModelServer {
     fn run(&mut self, offer: &Offer) -> io::Result<Run> {
         /// Past this an arriving query finds the buffer full.
         const QUEUE_US_MAX: f64 = 50_000.0;
+        let left = self.loads_max.checked_sub(1);
+        self.loads_max = left.ok_or_else(|| io::Error::other("the server has ended"))?;
         let cores = offer.cores as usize;
         let taken = offer.transfers * self.transfer_us / 1e6 / cores as f64
             + if offer.reload { self.reload_busy } else { 0.0 };
@@ -117,6 +127,9 @@ impl Lab for ModelServer {
     }
 
     fn memory(&mut self) -> io::Result<Vec<MemoryPoint>> {
+        if self.no_memory {
+            return Err(io::Error::other("no such file"));
+        }
         let mib = |records: u64| 20.0 + records as f64 * 64.0 / f64::from(1 << 20);
         let point =
             |records, reload_mib| MemoryPoint { records, resident_mib: mib(records), reload_mib };
@@ -154,12 +167,32 @@ fn task(cores: &[u32]) -> Task {
         records: 1 << 20,
         reloads: true,
         machine_cores: None,
-        target: Some((900_000.0, 3.0, 2)),
+        wanted: Some(Wanted { target: 900_000.0, attack: 3.0, down: 2, ..Wanted::default() }),
     }
 }
 
+/// The classes of a task in other shares; those without a share are left out.
+fn with_shares(task: Task, shares: &[(&str, f64)]) -> Task {
+    let of = |class: &ClassTask| shares.iter().find(|(name, _)| *name == class.name);
+    let classes = task.classes.iter().filter_map(|class| {
+        of(class).map(|(_, share)| ClassTask { share: *share, ..class.clone() })
+    });
+    Task { classes: classes.collect(), ..task }
+}
+
 fn planned(server: &mut ModelServer, task: &Task) -> Made {
-    make(server, task, &mut |_| ()).unwrap()
+    let made = make(server, task, &mut |_| ()).unwrap();
+    assert_eq!(made.fault, None);
+    made
+}
+
+/// What is made of it although something went wrong, and what went wrong.
+fn faulty(server: &mut ModelServer, task: &Task) -> (Made, String) {
+    let made = make(server, task, &mut |_| ()).unwrap();
+    let fault = made.fault.clone().expect("a fault");
+    assert!(made.notes.contains(&fault) && made.plan.machines.is_none(), "{:?}", made.notes);
+    assert!(!made.runs.is_empty() && made.plan.classes.len() >= task.classes.len());
+    (made, fault)
 }
 
 //----------- Tests ----------------------------------------------------------
@@ -168,7 +201,7 @@ fn planned(server: &mut ModelServer, task: &Task) -> Made {
 fn the_prediction_meets_a_server_whose_costs_are_known() {
     let mut server = ModelServer::new();
     let task = task(&[1, 2, 4]);
-    let Made { plan, runs, notes } = planned(&mut server, &task);
+    let Made { plan, runs, notes, .. } = planned(&mut server, &task);
     let own: Vec<f64> = task.classes.iter().map(|class| class.share).collect();
 
     // Costs of the classes, and what waking up costs.
@@ -199,10 +232,23 @@ fn the_prediction_meets_a_server_whose_costs_are_known() {
     // Machines, exactly: what the parameters and the true share while reloading lead to.
     let bought = plan.machines.as_ref().unwrap();
     assert_eq!(bought.reload_share, Some(0.55), "of 1 - {}", server.reload_busy);
-    let known = machines(900_000.0, 3.0, 2, capacity, Some(0.55)).unwrap();
+    let counted = |each, reload_share| Counted {
+        target: 900_000.0,
+        attack: 3.0,
+        down: 2,
+        each,
+        reload_share,
+        why: Vec::new(),
+    };
+    let known = machines(&counted(capacity, Some(0.55))).unwrap();
     assert_eq!(bought.count, known.count, "{}", bought.words);
     // 2.7 M/s at 710 k/s each: (4 - 1 + 0.55) do not suffice, (5 - 1 + 0.55) do; 2 are down.
     assert_eq!(bought.count, 7, "{}", bought.words);
+    // So many cores were measured: the lesser of prediction and measurement counts, and is said.
+    let lesser = limit.rate.unwrap().min(plan.checks[0].measured.median);
+    assert_eq!(bought.each, lesser, "{}", bought.words);
+    assert!(bought.words.contains("the lesser counts"), "{}", bought.words);
+    assert_eq!(plan.core_range, None);
     // Memory.
     let memory = plan.memory.as_ref().unwrap();
     assert!((memory.base_mib - 20.0).abs() < 0.1, "{memory:?}");
@@ -230,8 +276,9 @@ fn transfers_take_their_part() {
     // One number of cores: nothing is assumed about more.
     assert!(notes.iter().any(|note| note.contains("1 core only")), "{notes:?}");
     let more = Task { machine_cores: Some(8), ..task };
-    let error = make(&mut server, &more, &mut |_| ()).unwrap_err().to_string();
+    let (made, error) = faulty(&mut server, &more);
     assert!(error.contains("8 cores") && error.contains("--cores-max"), "{error}");
+    assert_eq!(made.plan.checks.len(), 2);
 }
 
 #[test]
@@ -244,6 +291,13 @@ fn a_generator_that_is_the_limit_is_not_taken_for_the_server() {
     let Made { plan, notes, .. } = planned(&mut server, &task);
     assert_eq!(plan.classes[0].knee_busy, None);
     assert!(plan.classes[2].knee_busy.is_some());
+    // No rate is not a rate of zero.
+    let cheap = &plan.classes[0];
+    assert!(cheap.rate.each.is_empty(), "{cheap:?}");
+    assert!(cheap.rate_at_least.is_some_and(|rate| rate > 100_000.0 && rate <= 150_000.0));
+    assert_eq!(plan.classes[2].rate_at_least, None);
+    let table = ring53_bench::report::tables::classes(&plan).text();
+    assert!(table.contains("at least 1") && !table.contains(" 0/s"), "{table}");
     assert!(notes.iter().any(|note| note.contains("hit: one core carries at least")), "{notes:?}");
     let own: Vec<f64> = task.classes.iter().map(|class| class.share).collect();
     let capacity = server.capacity(&own, 1, 0.0);
@@ -251,14 +305,108 @@ fn a_generator_that_is_the_limit_is_not_taken_for_the_server() {
     assert!((core.rate.unwrap() / capacity - 1.0).abs() < 0.08, "{core:?} of {capacity}");
 
     server.ceiling = 30_000.0;
-    let error = make(&mut server, &task, &mut |_| ()).unwrap_err().to_string();
+    let (_, error) = faulty(&mut server, &task);
     assert!(error.contains("the generator is the limit"), "{error}");
 }
 
 #[test]
-fn a_server_that_never_holds_the_bounds_is_an_error() {
+fn what_never_holds_the_bounds_is_said_beside_what_was_measured() {
     let mut server = ModelServer::new();
     server.full_us = vec![5000.0; 4];
-    let error = make(&mut server, &task(&[1]), &mut |_| ()).unwrap_err().to_string();
-    assert!(error.contains("hold at no rate") && error.contains("--slo"), "{error}");
+    let (made, error) = faulty(&mut server, &task(&[1]));
+    assert!(error.contains("--slo"), "{error}");
+    assert!(made.notes.iter().any(|note| note.contains("hold at no rate")), "{:?}", made.notes);
+    // One class only: the others are measured and known.
+    let mut server = ModelServer::new();
+    server.full_us[3] = 5000.0;
+    let (made, error) = faulty(&mut server, &Task { reloads: false, ..task(&[1]) });
+    assert!(error.contains("class tcp"), "{error}");
+    let known = |at: usize| !made.plan.classes[at].rate.each.is_empty();
+    assert_eq!([0, 1, 2, 3].map(known), [true, true, true, false]);
+    let core = made.plan.limits.iter().find(|limit| limit.what == "core").unwrap();
+    assert_eq!(core.rate, None);
+    let table = ring53_bench::report::tables::classes(&made.plan).text();
+    assert!(table.contains("unknown") && !table.contains(" 0/s"), "{table}");
+}
+
+#[test]
+fn what_goes_wrong_late_loses_nothing() {
+    // Memory cannot be measured: the rest is there.
+    let mut server = ModelServer { no_memory: true, ..ModelServer::new() };
+    let Made { plan, notes, .. } = planned(&mut server, &task(&[1]));
+    assert!(plan.memory.is_none() && plan.machines.is_some());
+    assert!(notes.iter().any(|note| note.contains("memory was not measured: no such file")));
+    // The server ends in the last reload: it counts as not measured.
+    let loads = planned(&mut ModelServer::new(), &task(&[1])).runs.len() as u32;
+    let mut server = ModelServer { loads_max: loads - 1, ..ModelServer::new() };
+    let Made { plan, runs, notes, .. } = planned(&mut server, &task(&[1]));
+    assert_eq!(runs.len() as u32, loads - 1);
+    assert_eq!(plan.machines.unwrap().reload_share, None);
+    assert!(notes.iter().any(|note| note.contains("a reload was not measured")), "{notes:?}");
+    // It ends in the second round, or in the first load of the second class, or before all.
+    let mut server = ModelServer { loads_max: loads * 2 / 3, ..ModelServer::new() };
+    let made = make(&mut server, &task(&[1]), &mut |_| ()).unwrap();
+    assert!(made.fault.unwrap().contains("ended early: the server has ended"));
+    assert!(made.plan.machines.is_some() && made.plan.checks.len() == 2);
+    let mut server = ModelServer { loads_max: 5, ..ModelServer::new() };
+    let (made, error) = faulty(&mut server, &task(&[1]));
+    assert!(error.contains("ended early") && made.runs.len() == 5, "{error}");
+    let mut server = ModelServer { loads_max: 0, ..ModelServer::new() };
+    assert!(make(&mut server, &task(&[1]), &mut |_| ()).is_err());
+}
+
+#[test]
+fn one_class_is_no_mix_and_is_not_checked() {
+    let mut server = ModelServer::new();
+    let task = Task { reloads: false, ..with_shares(task(&[1]), &[("signed", 1.0)]) };
+    let Made { plan, runs, notes, .. } = planned(&mut server, &task);
+    assert!(plan.check.is_none() && plan.checks.is_empty());
+    assert!(notes.iter().any(|note| note.contains("is not checked")), "{notes:?}");
+    assert!(runs.iter().all(|run| run.label.starts_with("class ")));
+    // What was measured of the class is the measurement of the mix.
+    let bought = plan.machines.unwrap();
+    let core = plan.limits.iter().find(|limit| limit.what == "core").unwrap();
+    assert_eq!(bought.each, core.rate.unwrap().min(plan.classes[0].rate.median));
+}
+
+#[test]
+fn more_cores_than_were_measured_have_a_range_and_a_margin() {
+    let mut server = ModelServer::new();
+    let task = Task { machine_cores: Some(8), reloads: false, ..task(&[1, 2, 4]) };
+    let Made { plan, .. } = planned(&mut server, &task);
+    let own: Vec<f64> = task.classes.iter().map(|class| class.share).collect();
+    let capacity = server.capacity(&own, 8, 0.0);
+    let [low, high] = plan.core_range.unwrap();
+    assert!(low < high && low < capacity && capacity * 0.95 < high, "{low} {high} {capacity}");
+    let core = plan.limits.iter().find(|limit| limit.what == "core").unwrap();
+    assert!((low..=high).contains(&core.rate.unwrap()) && core.note.contains("standard errors"));
+    let worst = plan.checks.iter().map(|check| check.error).fold(0.0, f64::max);
+    let bought = plan.machines.unwrap();
+    assert!((bought.each / (low / (1.0 + worst)) - 1.0).abs() < 1e-9, "{bought:?}");
+    assert!(bought.each < capacity && bought.words.contains("when checked"), "{}", bought.words);
+}
+
+#[test]
+fn an_attack_has_its_own_mix() {
+    let plain = with_shares(task(&[1]), &[("hit", 1.0), ("signed", 0.0)]);
+    let plain = Task { reloads: false, ..plain };
+    let same = planned(&mut ModelServer::new(), &plain).plan;
+    let mut task = plain.clone();
+    let wanted = task.wanted.as_mut().unwrap();
+    (wanted.attack_shares, wanted.caveat) = (Some(vec![0.0, 1.0]), Some("A bound only".into()));
+    let Made { plan, notes, .. } = planned(&mut ModelServer::new(), &task);
+    // One of three is the traffic's, two are the attack's.
+    let mut server = ModelServer::new();
+    let capacity = server.capacity(&[1.0 / 3.0, 2.0 / 3.0], 1, 0.0);
+    let (bought, more) = (plan.machines.unwrap(), same.machines.unwrap());
+    assert!((bought.each / capacity - 1.0).abs() < 0.08, "{} of {capacity}", bought.each);
+    assert!(bought.count > more.count && more.each > bought.each * 1.1, "{bought:?} {more:?}");
+    let mix = "attacked: hit 33.3 %, signed 66.7 %";
+    assert!(bought.words.contains(mix) && bought.words.ends_with("A bound only."), "{bought:?}");
+    assert!(notes.iter().any(|note| note.contains(mix)), "{notes:?}");
+    assert!(plan.checks.iter().any(|check| check.mix == mix), "{:?}", plan.checks);
+    // Without an attack there is only the traffic.
+    task.wanted.as_mut().unwrap().attack = 1.0;
+    let alone = planned(&mut server, &task).plan.machines.unwrap();
+    assert!((alone.each / more.each - 1.0).abs() < 0.05, "{alone:?} {more:?}");
 }

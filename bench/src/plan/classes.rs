@@ -216,19 +216,23 @@ impl Pool {
         let step = self.asked.len().div_ceil(SAMPLES).max(1);
         for asked in self.asked.iter().step_by(step) {
             let mut found = classify(server, asked)?;
-            if found == Some(Kind::Tcp) && self.kind == Kind::TcpQuery {
-                found = Some(Kind::TcpQuery);
+            if found == Said::Class(Kind::Tcp) && self.kind == Kind::TcpQuery {
+                found = Said::Class(Kind::TcpQuery);
             }
-            if found != Some(self.kind) {
+            if found != Said::Class(self.kind) {
                 let text = Message::new(&asked.message).and_then(|message| {
                     let question = message.question().ok()??;
                     Some(format!("{} {}", Name::from_wire(&question.name).ok()?, question.qtype))
                 });
                 return Err(io::Error::other(format!(
-                    "class {}: the answer to {} is of {}: is this the right zone?",
+                    "class {}: the answer to {} is {}: is this the right zone?",
                     self.kind,
                     text.unwrap_or_default(),
-                    found.map_or("no class".into(), |kind| format!("class {kind}")),
+                    match found {
+                        Said::Class(kind) => format!("of class {kind}"),
+                        Said::NoClass => "of no class".into(),
+                        Said::Nothing => "missing".into(),
+                    }
                 )));
             }
         }
@@ -319,13 +323,33 @@ fn wants_signatures(query: &[u8]) -> bool {
     records.any(|record| record.rtype == 41 && record.ttl & 0x8000 != 0)
 }
 
-fn classify(server: SocketAddr, asked: &Asked) -> io::Result<Option<Kind>> {
+/// What a server says to a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// An answer of a class.
+    Class(Kind),
+    /// An answer of none.
+    NoClass,
+    /// Nothing in time, twice.
+    Nothing,
+}
+
+fn classify(server: SocketAddr, asked: &Asked) -> io::Result<Said> {
     const TIMEOUT: Duration = Duration::from_millis(500);
     let mut query = asked.message.clone();
     // A random label is one of many: any will do.
     query[1] = 53;
-    let reply = ask(server, &query, TIMEOUT).or_else(|_| ask(server, &query, TIMEOUT))?;
-    Ok(class_of(&query, &reply, asked.traits.stream))
+    match ask(server, &query, TIMEOUT).or_else(|_| ask(server, &query, TIMEOUT)) {
+        Ok(reply) => {
+            Ok(class_of(&query, &reply, asked.traits.stream).map_or(Said::NoClass, Said::Class))
+        }
+        Err(error)
+            if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) =>
+        {
+            Ok(Said::Nothing)
+        }
+        Err(error) => Err(io::Error::new(error.kind(), format!("{server}: {error}"))),
+    }
 }
 
 /// Adds a query to the pool of its class; which pool, and where in it.
@@ -338,26 +362,53 @@ fn place_of(pools: &mut Vec<Pool>, kind: Kind, asked: Asked) -> (usize, u32) {
     (at, pools[at].asked.len() as u32 - 1)
 }
 
+/// Different queries that are asked at most to sort a mix.
+const ASKED_MAX: usize = 20_000;
+/// So many queries in a row without an answer: the server is gone.
+const SILENT_MAX: u32 = 20;
+
+/// Positions of an order of `len`: all, or `most` spread over it, one drawn from each part.
+fn positions(len: usize, most: usize, seed: u64) -> Vec<u64> {
+    if len <= most {
+        return (0..len as u64).collect();
+    }
+    let mut random = Random::new(seed);
+    let bound = |part: usize| (part as u128 * len as u128 / most as u128) as u64;
+    let draw = |part: usize| bound(part) + random.below(bound(part + 1) - bound(part));
+    (0..most).map(draw).collect()
+}
+
 /// Sorts the queries of a mix into classes by asking each once; `per_query`: whether those over TCP
 /// have a connection each.
 ///
-/// More than so many different ones are not asked; those that are not count as the others.
+/// If there are more than 20,000 different ones, so many positions of the order stand for all: what
+/// is asked often counts often.
 pub fn sort(
     questions: &Questions,
     server: SocketAddr,
     per_query: bool,
 ) -> io::Result<(Shares, Vec<Pool>)> {
-    const ASKED_MAX: usize = 20_000;
-    let step = questions.len().div_ceil(ASKED_MAX).max(1) as u32;
+    sort_by(questions, ASKED_MAX, &mut |asked| {
+        Ok(match classify(server, asked)? {
+            Said::Class(Kind::Tcp) if per_query => Said::Class(Kind::TcpQuery),
+            said => said,
+        })
+    })
+}
+
+/// Sorts by what `classify` says, asking at most `asked_max` different queries.
+fn sort_by(
+    questions: &Questions,
+    asked_max: usize,
+    classify: &mut dyn FnMut(&Asked) -> io::Result<Said>,
+) -> io::Result<(Shares, Vec<Pool>)> {
+    let most = if questions.len() > asked_max { asked_max } else { usize::MAX };
     let mut pools: Vec<Pool> = Vec::new();
     // Of each query that was asked: its pool, its place in there.
     let mut places: HashMap<u32, Option<(usize, u32)>> = HashMap::new();
-    let (mut unsorted, mut sorted) = (0u64, 0u64);
-    for position in 0..questions.order_len() as u64 {
+    let (mut unsorted, mut sorted, mut silent) = (0u64, 0u64, 0);
+    for position in positions(questions.order_len(), most, 53) {
         let index = questions.index_at(position);
-        if !index.is_multiple_of(step) {
-            continue;
-        }
         let place = match places.get(&index) {
             Some(place) => *place,
             None => {
@@ -370,9 +421,18 @@ pub fn sort(
                 let message = questions.message(entry).to_vec();
                 let question_len = usize::from(entry.question_len);
                 let asked = Asked { message, question_len, traits };
-                let kind = classify(server, &asked)?
-                    .map(|kind| if per_query && kind == Kind::Tcp { Kind::TcpQuery } else { kind });
-                let place = kind.map(|kind| place_of(&mut pools, kind, asked));
+                let said = classify(&asked)?;
+                silent = if said == Said::Nothing { silent + 1 } else { 0 };
+                if silent == SILENT_MAX {
+                    return Err(io::Error::other(format!(
+                        "{SILENT_MAX} queries in a row had no answer, each asked twice: does the \
+                         server still run?"
+                    )));
+                }
+                let place = match said {
+                    Said::Class(kind) => Some(place_of(&mut pools, kind, asked)),
+                    Said::NoClass | Said::Nothing => None,
+                };
                 places.insert(index, place);
                 place
             }
@@ -387,8 +447,8 @@ pub fn sort(
     }
     if unsorted * 100 > sorted {
         return Err(io::Error::other(format!(
-            "{unsorted} of {} queries have answers of no class (REFUSED, SERVFAIL): are these the \
-             server's zones?",
+            "{unsorted} of {} queries have answers of no class (REFUSED, SERVFAIL) or none: are \
+             these the server's zones?",
             unsorted + sorted
         )));
     }
@@ -480,5 +540,70 @@ mod tests {
         assert_eq!(of([0x04, 0], [1, 0], 1), None);
         assert_eq!(class_of(&query, &reply([0x84, 0], [1, 0], 1), true), Some(Kind::Tcp));
         assert_eq!(class_of(&query, &[0; 5], false), None);
+    }
+
+    /// `count` different queries; `order` says which is asked when.
+    fn real(count: u32, order: &[u32]) -> Questions {
+        let mut builder = QuestionsBuilder::default();
+        for at in 0..count {
+            let name: Name = format!("n{at}.example.").parse().unwrap();
+            let mut message = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+            message.extend(name.as_wire());
+            message.extend([0, 1, 0, 1]);
+            builder.add(&message, message.len() - HEADER_LEN, Traits::default());
+        }
+        order.iter().for_each(|&index| builder.ask(index));
+        builder.build(String::new())
+    }
+
+    #[test]
+    fn what_is_asked_often_counts_often_however_many_there_are() {
+        // 5000 names: three of five queries are for one that does not exist, the rest for each other.
+        let order: Vec<u32> =
+            (0..25_000).map(|at| if at % 5 < 3 { 1 } else { at / 5 % 5000 }).collect();
+        let questions = real(5000, &order);
+        let head = questions.message(questions.entry(1)).to_vec();
+        let mut asked_count = 0;
+        let mut classify = |asked: &Asked| {
+            asked_count += 1;
+            Ok(Said::Class(if asked.message == head { Kind::Nxdomain } else { Kind::Hit }))
+        };
+        let (shares, pools) = sort_by(&questions, 2000, &mut classify).unwrap();
+        assert_eq!(shares.classes.len(), 2);
+        assert!((shares.classes[1].1 - 0.6).abs() < 0.04, "{shares:?}");
+        assert!(asked_count <= 2000 && pools[0].asked.len() > 500, "{asked_count}");
+        let (all, _) = sort_by(&questions, 5000, &mut classify).unwrap();
+        assert!((all.classes[1].1 - 0.6).abs() < 0.001, "{all:?}");
+        for (len, most) in [(10, 20), (10, 10), (10, 7), (1 << 20, 1000)] {
+            let found = positions(len, most, 1);
+            assert_eq!(found.len(), len.min(most));
+            assert!(found.is_sorted() && found.iter().all(|&at| at < len as u64));
+        }
+    }
+
+    #[test]
+    fn a_query_without_an_answer_ends_nothing_and_a_dead_server_does() {
+        let order: Vec<u32> = (0..500).collect();
+        let questions = real(500, &order);
+        let mut count = 0;
+        let (shares, pools) = sort_by(&questions, 1000, &mut |_| {
+            count += 1;
+            Ok(if count == 7 { Said::Nothing } else { Said::Class(Kind::Hit) })
+        })
+        .unwrap();
+        assert_eq!((shares.classes[0].1, pools[0].order.len()), (1.0, 499));
+        let error = sort_by(&questions, 1000, &mut |_| Ok(Said::Nothing)).unwrap_err().to_string();
+        assert!(error.contains("in a row"), "{error}");
+        let mut count = 0;
+        let often = sort_by(&questions, 1000, &mut |_| {
+            count += 1;
+            Ok(if count % 10 == 0 { Said::NoClass } else { Said::Class(Kind::Hit) })
+        });
+        assert!(often.unwrap_err().to_string().contains("50 of 500"));
+        // Somebody listens and says nothing.
+        let mute = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let asked = Pool::of_zone(Kind::Hit, &"example.".parse().unwrap(), &zone()).unwrap();
+        let said = classify(mute.local_addr().unwrap(), &asked.asked[0]).unwrap();
+        assert_eq!(said, Said::Nothing);
     }
 }

@@ -16,12 +16,12 @@ use crate::load::cli::now;
 use crate::load::{LoadOptions, kernel};
 use crate::mix::cli::MixOptions;
 use crate::report::Outputs;
-use crate::report::model::{Generator, MixNote, Report, SCHEMA, Target};
+use crate::report::model::{Ceiling, Generator, MixNote, Report, SCHEMA, Target};
 
 use super::campaign::Settings;
 use super::classes::{Kind, Pool, Shares, questions, sort};
-use super::draw::{ClassTask, Made, Task, make};
-use super::limits::{ClassWire, Surroundings, read_bits};
+use super::draw::{ClassTask, Made, Task, Wanted, make, own};
+use super::limits::{ClassWire, Surroundings, Transport, read_bits};
 use super::place::{Loopback, Namespaces, Place};
 use super::server::{Launch, Template};
 use super::testbed::{MadeZone, Testbed};
@@ -45,7 +45,8 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
     /// Where the two meet: loopback, or namespaces (root; one core each), in which each does its
-    /// own receiving; auto: namespaces where they can be had.
+    /// own receiving; auto: namespaces where they can be had. What is measured over loopback costs
+    /// the server less than a card would: machines (--target) are counted there only if asked for.
     #[arg(long, default_value = "auto", value_parser = ["auto", "loopback", "namespaces"])]
     place: String,
     /// Cores for the generator; default: the upper half.
@@ -88,17 +89,18 @@ pub struct Options {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds of each load.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 2.0, value_parser = positive)]
     seconds: f64,
     /// Queries a second of the first load.
-    #[arg(long, default_value_t = 20_000.0)]
+    #[arg(long, default_value_t = 20_000.0, value_parser = positive)]
     rate_start: f64,
     /// Queries a second at most.
-    #[arg(long, default_value_t = 1e7)]
+    #[arg(long, default_value_t = 1e7, value_parser = positive)]
     rate_max: f64,
-    /// The generator's own ceiling, above 80 % of which no rate counts: a number, auto (against an
-    /// echo, whose own ceiling may be lower than the server's) or none.
-    #[arg(long, default_value = "none")]
+    /// The generator's own ceiling over UDP, above 80 % of which no rate counts: auto measures it
+    /// first, against a reflector in the driver (root) or an echo on another core, which may itself
+    /// be the lower; a number is one that is known; none does without.
+    #[arg(long, default_value = "auto")]
     ceiling: CeilingOption,
     /// Source ports of each thread of the generator.
     #[arg(long, default_value_t = 64)]
@@ -110,34 +112,43 @@ pub struct Options {
     #[arg(long, default_value_t = 16)]
     connections: usize,
     /// Answers a second that are wanted of all machines together.
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = positive)]
     target: Option<f64>,
-    /// How many times that an attack sends.
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "target")]
+    /// How many times that comes in when attacked, the wanted traffic included.
+    #[arg(
+        long,
+        value_name = "FACTOR",
+        default_value_t = 1.0,
+        requires = "target",
+        value_parser = attack_factor
+    )]
     attack: f64,
+    /// Classes and their shares in what an attack adds, as nxdomain=1; default: more of the same mix.
+    #[arg(long, value_name = "SHARES", requires = "target")]
+    attack_class: Option<Shares>,
     /// Machines that may be down.
     #[arg(long, value_name = "K", default_value_t = 1, requires = "target")]
     down: u32,
     /// Server cores of the machine to buy; default: as many as were measured.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     machine_cores: Option<u32>,
     /// Memory of the machine to buy, in MiB; default: this machine's.
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = positive)]
     machine_memory: Option<f64>,
     /// Speed of its interface, as 10G; default: that of the fastest here.
     #[arg(long, value_name = "SPEED", value_parser = read_bits)]
     nic: Option<f64>,
     /// Frames a second and direction that the interface is known to take.
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = positive)]
     nic_packets: Option<f64>,
     /// Octets that a frame carries.
-    #[arg(long, default_value_t = 1500.0)]
+    #[arg(long, default_value_t = 1500.0, value_parser = positive)]
     mtu: f64,
     /// Count IPv6 headers.
     #[arg(long)]
     ipv6: bool,
     /// Milliseconds that the cores may be away, for what socket buffers have to hold.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
     stall_ms: f64,
     /// Measure neither memory nor reloads.
     #[arg(long)]
@@ -149,20 +160,39 @@ pub struct Options {
     outputs: Outputs,
 }
 
-/// Measures, plans, writes and prints.
+/// A number above zero.
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "it has to be a number above zero".into())
+}
+
+/// A number of 1 or more.
+fn attack_factor(text: &str) -> Result<f64, String> {
+    let factor = positive(text).ok().filter(|factor| *factor >= 1.0);
+    factor.ok_or_else(|| "it has to be 1 (no attack) or more".into())
+}
+
+/// Measures, plans, writes and prints. What was measured is written even if the plan is not whole;
+/// then there is an error all the same.
 pub fn run(options: &Options) -> io::Result<()> {
     let began = (now(), Instant::now());
+    if options.attack_class.as_ref().is_some_and(|attack| attack.transfers > 0.0) {
+        return Err(io::Error::other(
+            "--attack-class: transfers are no part of it: leave them out",
+        ));
+    }
     let folder = Folder::new()?;
     let (server_cores, generator_cores) = cores(options)?;
     let place = place(options, &server_cores, &generator_cores)?;
-    let note = place.note();
+    let (note, caveat) = (place.note(), place.caveat());
     let (mut testbed, names) =
         testbed(options, &folder.0, place, server_cores.clone(), &generator_cores)?;
     let shares = pools(options, &mut testbed, &names)?;
-    let even = vec![1.0 / testbed.pools.len() as f64; testbed.pools.len()];
-    let all = questions(&testbed.pools, &even, options.seed);
-    let ceiling = find::measure(&options.ceiling, &testbed.load, &Arc::new(all))?;
+    let ceiling = ceiling(options, &testbed)?;
     let mut task = task(options, &mut testbed, &shares, names.records)?;
+    if let Some(wanted) = &mut task.wanted {
+        wanted.caveat = caveat.map(String::from);
+    }
     if let Some(ceiling) = &ceiling {
         let most = ceiling.rate * CEILING_SHARE_MAX;
         task.settings.rate_max = task.settings.rate_max.min(most);
@@ -173,11 +203,13 @@ pub fn run(options: &Options) -> io::Result<()> {
             eprintln!("{line}");
         }
     };
-    let Made { plan, runs, mut notes } = make(&mut testbed, &task, &mut say)?;
+    let Made { plan, runs, mut notes, fault } = make(&mut testbed, &task, &mut say)?;
     notes.push(note);
     if ceiling.is_none() {
         notes.push(
-            "the generator's ceiling was not measured (--ceiling): what it spoilt is void".into(),
+            "the generator's ceiling was not measured (--ceiling none, or no class over UDP): what \
+             it spoilt is void"
+                .into(),
         );
     }
     if testbed.neighbours() > 0.02 {
@@ -203,20 +235,54 @@ pub fn run(options: &Options) -> io::Result<()> {
             ceiling,
         },
         target: Some(Target { address: testbed.launch.listen.to_string(), version: None }),
-        mix: Some(MixNote {
-            text: plan.checks.first().map(|check| check.mix.clone()).unwrap_or_default(),
-            ..MixNote::default()
-        }),
+        mix: Some(MixNote { text: own(&task).name, ..MixNote::default() }),
         runs,
         plan: Some(plan),
         notes,
         ..Report::default()
     };
-    options.outputs.finish(&report)
+    options.outputs.finish(&report)?;
+    match fault {
+        Some(fault) => Err(io::Error::other(format!("the plan is not whole: {fault}"))),
+        None => Ok(()),
+    }
+}
+
+/// The generator's ceiling with the queries of the classes over UDP; streams have no reflector.
+fn ceiling(options: &Options, testbed: &Testbed) -> io::Result<Option<Ceiling>> {
+    let datagrams = testbed.pools.iter().map(|pool| pool.kind.transport() == Transport::Udp);
+    let count = datagrams.clone().filter(|is| *is).count();
+    if count == 0 && options.ceiling == CeilingOption::Auto {
+        return Ok(None);
+    }
+    let shares: Vec<f64> = datagrams.map(|is| f64::from(u8::from(is)) / count as f64).collect();
+    let shares = if count == 0 { vec![1.0] } else { shares };
+    let all = Arc::new(questions(&testbed.pools, &shares, options.seed));
+    find::measure(&options.ceiling, &testbed.load, &all).map_err(|error| {
+        io::Error::other(format!(
+            "the generator's ceiling: {error}: --ceiling RATE says it, --ceiling none does without"
+        ))
+    })
 }
 
 /// Where they meet.
 fn place(options: &Options, server: &[usize], generator: &[usize]) -> io::Result<Box<dyn Place>> {
+    let place = place_for(options, server, generator)?;
+    if place.caveat().is_some() && options.target.is_some() && options.place == "auto" {
+        return Err(io::Error::other(
+            "--target: here it would be measured over loopback, where an answer costs the server \
+             less than behind a card, and too few machines follow: as root, --cores-max 1 \
+             --generator-cores CORE has namespaces; --place loopback gives a lower bound",
+        ));
+    }
+    Ok(place)
+}
+
+fn place_for(
+    options: &Options,
+    server: &[usize],
+    generator: &[usize],
+) -> io::Result<Box<dyn Place>> {
     let alone = server.len() == 1 && generator.len() == 1;
     let can = alone && nix::unistd::geteuid().is_root();
     match options.place.as_str() {
@@ -316,7 +382,9 @@ fn testbed(
         }
         _ => {
             let dnssec = [Kind::Signed, Kind::SignedNxdomain];
-            let signed = options.classes.classes.iter().any(|(kind, _)| dnssec.contains(kind));
+            let attack = options.attack_class.iter().flat_map(|shares| &shares.classes);
+            let mut kinds = options.classes.classes.iter().chain(attack);
+            let signed = kinds.any(|(kind, _)| dnssec.contains(kind));
             let names = options.names.max(64);
             zone::make(&path, names, signed)?;
             let apex = "example.".parse().map_err(io::Error::other)?;
@@ -403,9 +471,24 @@ fn pools(options: &Options, testbed: &mut Testbed, names: &ZoneNames) -> io::Res
         Ok(())
     };
     testbed.place.with_client(&mut work)?;
-    let (shares, pools) = found?;
+    let (mut shares, mut pools) = found?;
+    // What only an attack asks has no share of the traffic.
+    for &(kind, _) in options.attack_class.iter().flat_map(|attack| &attack.classes) {
+        if pools.iter().all(|pool| pool.kind != kind) {
+            let pool = Pool::of_zone(kind, &testbed.launch.apex, names)?;
+            testbed.place.with_client(&mut || pool.confirm(listen))?;
+            pools.push(pool);
+            shares.classes.push((kind, 0.0));
+        }
+    }
     testbed.pools = pools;
     Ok(shares)
+}
+
+/// What an attack adds, by class of the traffic.
+fn attack_shares(attack: &Shares, shares: &Shares) -> Vec<f64> {
+    let of = |kind: Kind| attack.classes.iter().find(|(known, _)| *known == kind);
+    shares.classes.iter().map(|&(kind, _)| of(kind).map_or(0.0, |(_, share)| *share)).collect()
 }
 
 fn task(
@@ -462,7 +545,16 @@ fn task(
         records,
         reloads: !options.no_reloads,
         machine_cores: options.machine_cores,
-        target: options.target.map(|target| (target, options.attack, options.down)),
+        wanted: options.target.map(|target| Wanted {
+            target,
+            attack: options.attack,
+            attack_shares: options
+                .attack_class
+                .as_ref()
+                .map(|attack| attack_shares(attack, shares)),
+            down: options.down,
+            caveat: None,
+        }),
     })
 }
 
@@ -486,6 +578,49 @@ mod tests {
         assert_eq!(core_counts(1), [1]);
         assert_eq!(core_counts(4), [1, 2, 4]);
         assert_eq!(core_counts(6), [1, 2, 4, 6]);
+    }
+
+    #[derive(clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(words: &[&str]) -> Result<Options, String> {
+        let words = ["plan"].iter().chain(words);
+        Alone::try_parse_from(words).map(|alone| alone.options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn numbers_are_numbers() {
+        for wrong in ["0", "-1", "NaN", "inf", "1e999", "many"] {
+            for name in ["--target", "--seconds", "--mtu", "--rate-max"] {
+                let error = options(&[&format!("{name}={wrong}")]).err().unwrap();
+                assert!(error.contains("above zero"), "{error}");
+            }
+            let error = options(&["--target=1e6", &format!("--attack={wrong}")]).err().unwrap();
+            assert!(error.contains("1 (no attack) or more"), "{error}");
+        }
+        assert!(options(&["--target", "1e6", "--down=-1"]).is_err());
+        assert!(options(&["--machine-cores", "0"]).is_err());
+        assert!(options(&["--attack-class", "nxdomain=1"]).is_err());
+        let good = options(&["--target", "1e6", "--attack", "3", "--attack-class", "nxdomain=1"]);
+        let good = good.unwrap();
+        assert_eq!((good.attack, good.seconds), (3.0, 2.0));
+        assert_eq!(good.ceiling, CeilingOption::Auto);
+        let shares = "hit=1,nxdomain=3".parse().unwrap();
+        assert_eq!(attack_shares(&good.attack_class.unwrap(), &shares), [0.0, 1.0]);
+    }
+
+    #[test]
+    fn machines_are_not_counted_over_loopback_unless_asked_for() {
+        // More than one core each: no namespaces.
+        let place = |words: &[&str]| place(&options(words).unwrap(), &[0, 1], &[2, 3]);
+        let error = place(&["--target", "1e6"]).err().unwrap().to_string();
+        assert!(error.contains("--place loopback gives a lower bound"), "{error}");
+        assert!(place(&[]).is_ok());
+        let asked = place(&["--target", "1e6", "--place", "loopback"]).unwrap();
+        assert!(asked.caveat().unwrap().contains("over loopback: a lower bound of machines"));
     }
 
     #[test]

@@ -40,8 +40,23 @@ pub struct Task {
     pub reloads: bool,
     /// The server cores of the machine to buy; `None`: as many as were measured.
     pub machine_cores: Option<u32>,
-    /// Answers a second that are wanted, how many times that when attacked, machines down.
-    pub target: Option<(f64, f64, u32)>,
+    /// What machines are bought for.
+    pub wanted: Option<Wanted>,
+}
+
+/// What machines are bought for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// Answers a second.
+    pub target: f64,
+    /// How many times that comes in when attacked, the wanted traffic included; 1 or more.
+    pub attack: f64,
+    /// The shares of the classes in what an attack adds; `None`: it is more of the same mix.
+    pub attack_shares: Option<Vec<f64>>,
+    /// Machines that may be down.
+    pub down: u32,
+    /// What makes their number a bound only.
+    pub caveat: Option<String>,
 }
 
 /// What a plan came to.
@@ -53,74 +68,220 @@ pub struct Made {
     pub runs: Vec<Run>,
     /// What was assumed, and what went wrong.
     pub notes: Vec<String>,
+    /// Why this is not all that was asked for; what was measured is here all the same.
+    pub fault: Option<String>,
 }
 
-/// The mixes that are predicted and compared: the traffic's own and a random one.
+fn named(task: &Task, title: &str, shares: Vec<f64>) -> Mix {
+    let parts = task.classes.iter().zip(&shares).filter(|(_, share)| **share > 0.0);
+    let parts: Vec<String> =
+        parts.map(|(class, share)| format!("{} {:.1} %", class.name, share * 100.0)).collect();
+    Mix { name: format!("{title}: {}", parts.join(", ")), shares }
+}
+
+/// The traffic's own mix.
+pub fn own(task: &Task) -> Mix {
+    named(task, "own", task.classes.iter().map(|class| class.share).collect())
+}
+
+/// What comes in when attacked: the traffic and what the attack adds to it.
+fn attacked(task: &Task) -> Option<Mix> {
+    let wanted = task.wanted.as_ref()?;
+    let added = wanted.attack_shares.as_ref()?;
+    let part = 1.0 / wanted.attack.max(1.0);
+    let both = task.classes.iter().zip(added);
+    let shares = both.map(|(class, added)| class.share * part + added * (1.0 - part)).collect();
+    Some(named(task, "attacked", shares))
+}
+
+/// The mixes that are predicted and compared: the traffic's own, a random one, and what comes in when
+/// attacked. A mix of one class was measured as that class, and shows nothing unless transfers go on
+/// beside it.
 pub fn mixes(task: &Task) -> Vec<Mix> {
-    let own: Vec<f64> = task.classes.iter().map(|class| class.share).collect();
-    let random = random_shares(own.len(), task.settings.seed);
-    let named = |title: &str, shares: Vec<f64>| {
-        let parts = task.classes.iter().zip(&shares);
-        let parts: Vec<String> =
-            parts.map(|(class, share)| format!("{} {:.1} %", class.name, share * 100.0)).collect();
-        Mix { name: format!("{title}: {}", parts.join(", ")), shares }
+    let random = random_shares(task.classes.len(), task.settings.seed);
+    let all = [Some(own(task)), Some(named(task, "random", random)), attacked(task)];
+    let unseen = |mix: &Mix| {
+        task.settings.transfers > 0.0 || mix.shares.iter().filter(|share| **share > 0.0).count() > 1
     };
-    vec![named("own", own), named("random", random)]
+    let mut mixes: Vec<Mix> = Vec::new();
+    for mix in all.into_iter().flatten().filter(unseen) {
+        if mixes.iter().all(|known| known.shares != mix.shares) {
+            mixes.push(mix);
+        }
+    }
+    mixes
 }
 
 //----------- Making it ------------------------------------------------------
 
-/// Measures and plans.
+/// Measures and plans. What goes wrong after the first load is in the notes and in `Made::fault`,
+/// beside what was measured.
 pub fn make(lab: &mut dyn Lab, task: &Task, say: &mut dyn FnMut(&str)) -> io::Result<Made> {
     let settings = &task.settings;
     let mixes = mixes(task);
-    let groups = groups(task);
-    let mut measured = measure(lab, &groups, &mixes, settings, say)?;
-    let model = Model::fit(&measured.classes, &measured.points, measured.transfers)
-        .map_err(io::Error::other)?;
-    let own = &mixes[0];
+    let mut measured = measure(lab, &groups(task), &mixes, settings, say)?;
+    let mut fault = measured.fault.take();
+    let model = match Model::fit(&measured.classes, &measured.points, measured.transfers) {
+        Ok(model) => model,
+        Err(why) => {
+            let fault = [fault.take(), Some(why)].into_iter().flatten().collect::<Vec<_>>();
+            return Ok(unfitted(task, measured, fault.join("; ")));
+        }
+    };
+    let own = own(task);
     let measured_cores = settings.cores.last().copied().unwrap_or(1);
     let cores = task.machine_cores.unwrap_or(measured_cores);
-    let predicted = model.predict(&own.shares, cores).map_err(io::Error::other)?;
-    let checks = checks(&model, &mixes, &measured, measured_cores)?;
+    let mut keep = |found: Result<Predicted, String>| match found {
+        Ok(found) => Some(found),
+        Err(why) => {
+            fault.get_or_insert(why);
+            None
+        }
+    };
+    // A cost that was asked for and is not known must not count as none.
+    let known = settings.transfers == 0.0 || model.transfers.is_some();
+    let carried = known.then_some(&own.shares);
+    let predicted = carried.and_then(|shares| keep(model.predict(shares, cores)));
+    let on = carried.and_then(|shares| keep(model.predict(shares, measured_cores)));
+    let checks = if known { checks(&model, &mixes, &measured, measured_cores) } else { Vec::new() };
     let (mut memory, mut reload) = (None, None);
     if task.reloads {
-        let points = lab.memory()?;
-        match limits::memory(&points, task.machine_mib) {
-            Ok(fitted) => memory = Some(fitted),
-            Err(why) => measured.notes.push(why),
+        match lab.memory().map_err(|error| error.to_string()) {
+            Ok(points) => match limits::memory(&points, task.machine_mib) {
+                Ok(fitted) => memory = Some(fitted),
+                Err(why) => measured.notes.push(why),
+            },
+            Err(why) => measured.notes.push(format!("memory was not measured: {why}")),
         }
-        let on = model.predict(&own.shares, measured_cores).map_err(io::Error::other)?;
-        let share = reload_share(lab, own, measured_cores, on.rate, settings, &mut measured, say)?;
-        reload = Some(share);
+        if let Some(on) = on {
+            let rate = on.rate;
+            match reload_share(lab, &own, measured_cores, rate, settings, &mut measured, say) {
+                Ok(share) => reload = Some(share),
+                Err(why) => measured.notes.push(format!("a reload was not measured: {why}")),
+            }
+        }
     }
     let wires = wires(task, &measured);
-    let mut limits = task.surroundings.limits(&own.shares, &wires, measured.transfers);
-    limits.push(core_limit(&model, &predicted, cores));
-    limits.push(memory_limit(task, memory.as_ref()));
+    let around = |shares: &[f64]| {
+        let mut limits = task.surroundings.limits(shares, &wires, measured.transfers);
+        limits.push(memory_limit(task, memory.as_ref()));
+        limits
+    };
+    let mut limits = around(&own.shares);
+    limits.push(core_limit(&model, &own, predicted.as_ref(), cores));
     limits::sort(&mut limits);
-    let each = limits.first().and_then(|limit| limit.rate).unwrap_or_default();
     let mut plan = Plan {
-        classes: classes(task, &model, &measured, &wires),
+        classes: classes(task, Some(&model), &measured, &wires),
         scaling: model.scaling(&own.shares).ok(),
         limits,
-        memory,
+        memory: memory.clone(),
         check: checks.first().cloned(),
         checks,
         cores,
+        core_range: predicted.and_then(|_| model.range(&own.shares, cores)).map(Into::into),
         knee_busy: model.knee_busy(&own.shares).ok(),
         deviation: Some(model.costs.deviation),
         ..Plan::default()
     };
-    let mut notes = notes(&model, &measured, plan.scaling.as_ref(), settings);
-    if let Some((target, attack, down)) = task.target {
-        match limits::machines(target, attack, down, each, reload) {
+    let mut notes = notes(&model, &measured, plan.scaling.as_ref(), task, plan.checks.is_empty());
+    if let (Some(wanted), Some(_)) = (&task.wanted, predicted) {
+        let mix = attacked(task).unwrap_or_else(|| own.clone());
+        let margin = Margin { model: &model, measured: &measured, plan: &plan, measured_cores };
+        let bought = margin.each(&mix, cores).and_then(|(rate, mut why)| {
+            let lowest = around(&mix.shares).iter().filter_map(|limit| limit.rate).reduce(f64::min);
+            why.extend(wanted.caveat.clone());
+            limits::machines(&limits::Counted {
+                target: wanted.target,
+                attack: wanted.attack,
+                down: wanted.down,
+                each: lowest.map_or(rate, |lowest| lowest.min(rate)),
+                reload_share: reload,
+                why,
+            })
+        });
+        match bought {
             Ok(machines) => plan.machines = Some(machines),
-            Err(why) => notes.push(why),
+            Err(why) => {
+                fault.get_or_insert(why);
+            }
         }
     }
-    Ok(Made { plan, runs: measured.runs, notes })
+    notes.extend(fault.clone());
+    Ok(Made { plan, runs: measured.runs, notes, fault })
 }
+
+/// What there is without a fit: the classes as they were measured.
+fn unfitted(task: &Task, mut measured: Measured, fault: String) -> Made {
+    let wires = wires(task, &measured);
+    let classes = classes(task, None, &measured, &wires);
+    let mut notes = std::mem::take(&mut measured.notes);
+    notes.push(fault.clone());
+    let plan = Plan { classes, ..Plan::default() };
+    Made { plan, runs: measured.runs, notes, fault: Some(fault) }
+}
+
+//----------- Margin ---------------------------------------------------------
+
+/// What the plan is counted on for, given how far its predictions were off.
+struct Margin<'a> {
+    model: &'a Model,
+    measured: &'a Measured,
+    plan: &'a Plan,
+    measured_cores: u32,
+}
+
+impl Margin<'_> {
+    /// What the cores of one machine are counted on to carry of a mix, and why.
+    fn each(&self, mix: &Mix, cores: u32) -> Result<(f64, Vec<String>), String> {
+        let predicted = self.model.predict(&mix.shares, cores)?.rate;
+        let mut why = vec![format!("Counted for the mix {}", mix.name)];
+        if let Some(measured) = self.measured(mix, cores) {
+            why.push(format!(
+                "Its cores carry {predicted:.0}/s by the prediction and {measured:.0}/s as \
+                 measured: the lesser counts"
+            ));
+            return Ok((predicted.min(measured), why));
+        }
+        let (rate, of) = match self.model.range(&mix.shares, cores) {
+            Some((low, high)) => {
+                why.push(format!(
+                    "{} were not measured: {predicted:.0}/s by the law, {low:.0} to {high:.0}/s \
+                     within two standard errors; the lowest counts",
+                    cores_text(cores)
+                ));
+                (low, "that")
+            }
+            None => (predicted, "the prediction"),
+        };
+        let checks = &self.plan.checks;
+        let worst = checks.iter().map(|check| check.error).reduce(f64::max);
+        why.push(match worst {
+            Some(worst) if worst > 0.0 => format!(
+                "Predictions were up to {:.1} % too high when checked: {of}, {rate:.0}/s, is taken \
+                 as {:.0}/s",
+                worst * 100.0,
+                rate / (1.0 + worst)
+            ),
+            Some(_) => "No prediction was too high when checked: no margin is taken".into(),
+            None => "No prediction could be checked: the margin is not known, none is taken".into(),
+        });
+        Ok((rate / (1.0 + worst.unwrap_or(0.0).max(0.0)), why))
+    }
+
+    /// The median of what was measured of a mix on so many cores: as itself, or as its only class.
+    fn measured(&self, mix: &Mix, cores: u32) -> Option<f64> {
+        if let Some(check) = self.plan.checks.iter().find(|check| check.mix == mix.name) {
+            return (cores == self.measured_cores).then_some(check.measured.median);
+        }
+        let class = mix.shares.iter().position(|share| *share >= 1.0)?;
+        let knees = self.measured.classes[class].knees.iter().filter(|knee| knee.0 == cores);
+        let knees: Vec<f64> = knees.map(|knee| knee.1).collect();
+        let alone = self.model.transfers.is_none() && !knees.is_empty();
+        alone.then(|| Estimate::of(&knees).median)
+    }
+}
+
+//----------- Parts of it ----------------------------------------------------
 
 /// Names of the classes with the group of each: its transport.
 fn groups(task: &Task) -> Vec<(String, usize)> {
@@ -147,22 +308,25 @@ fn wires(task: &Task, measured: &Measured) -> Vec<ClassWire> {
         .collect()
 }
 
-fn checks(model: &Model, mixes: &[Mix], measured: &Measured, cores: u32) -> io::Result<Vec<Check>> {
+fn checks(model: &Model, mixes: &[Mix], measured: &Measured, cores: u32) -> Vec<Check> {
     let mut checks = Vec::new();
-    for (mix, knees) in mixes.iter().zip(&measured.mixes) {
-        let predicted = model.predict(&mix.shares, cores).map_err(io::Error::other)?.rate;
-        if knees.is_empty() {
+    for (mix, knees) in mixes.iter().zip(&measured.mixes).filter(|(_, knees)| !knees.is_empty()) {
+        let Ok(Predicted { rate: predicted, .. }) = model.predict(&mix.shares, cores) else {
             continue;
-        }
+        };
         let measured = Estimate::of(knees);
         let error = (predicted - measured.median) / measured.median;
         checks.push(Check { mix: mix.name.clone(), predicted, measured, error });
     }
-    Ok(checks)
+    checks
 }
 
-fn core_limit(model: &Model, predicted: &Predicted, cores: u32) -> Limit {
-    let Predicted { rate, core_us, busy } = *predicted;
+fn core_limit(model: &Model, own: &Mix, predicted: Option<&Predicted>, cores: u32) -> Limit {
+    let what = "core".to_string();
+    let Some(&Predicted { rate, core_us, busy }) = predicted else {
+        let note = "not known: nothing could be predicted; the notes say why".into();
+        return Limit { what, rate: None, note };
+    };
     let taken = model.transfers.map_or(String::new(), |transfers| {
         format!(
             " after {:.3} of one core for {} transfers/s",
@@ -170,11 +334,14 @@ fn core_limit(model: &Model, predicted: &Predicted, cores: u32) -> Limit {
             transfers.per_second
         )
     });
+    let range = model.range(&own.shares, cores).map_or(String::new(), |(low, high)| {
+        format!("; so many were not measured: {low:.0} to {high:.0}/s within two standard errors")
+    });
     let note = format!(
-        "{} x {busy:.2} busy at the knee{taken} / {core_us:.2} us of core time an answer",
+        "{} x {busy:.2} busy at the knee{taken} / {core_us:.2} us of core time an answer{range}",
         cores_text(cores)
     );
-    Limit { what: "core".into(), rate: Some(rate), note }
+    Limit { what, rate: Some(rate), note }
 }
 
 fn memory_limit(task: &Task, memory: Option<&Memory>) -> Limit {
@@ -189,11 +356,21 @@ fn memory_limit(task: &Task, memory: Option<&Memory>) -> Limit {
     }
 }
 
-fn classes(task: &Task, model: &Model, measured: &Measured, wires: &[ClassWire]) -> Vec<Class> {
+fn classes(
+    task: &Task,
+    model: Option<&Model>,
+    measured: &Measured,
+    wires: &[ClassWire],
+) -> Vec<Class> {
     let mut classes: Vec<Class> = Vec::new();
     for (at, class) in task.classes.iter().enumerate() {
-        let fit = &model.classes[at];
-        let rate = fit.knee.clone().unwrap_or_default();
+        let fit = model.map(|model| &model.classes[at]);
+        let one_core = |rates: &[(u32, f64)]| -> Vec<f64> {
+            rates.iter().filter(|rate| rate.0 == 1).map(|rate| rate.1).collect()
+        };
+        let rate = Estimate::of(&one_core(&measured.classes[at].knees));
+        let held = one_core(&measured.classes[at].at_least).into_iter().reduce(f64::max);
+        let rate_at_least = held.filter(|_| rate.each.is_empty());
         classes.push(Class {
             name: class.name.clone(),
             share: class.share,
@@ -201,10 +378,11 @@ fn classes(task: &Task, model: &Model, measured: &Measured, wires: &[ClassWire])
             rate,
             query_octets: wires[at].query_octets,
             answer_octets: wires[at].answer_octets,
-            full_us: Some(model.costs.full[at]),
-            waking_us: Some(model.costs.waking[at]),
-            knee_busy: fit.knee_busy,
-            scaling: fit.scaling.clone(),
+            rate_at_least,
+            full_us: model.map(|model| model.costs.full[at]),
+            waking_us: model.map(|model| model.costs.waking[at]),
+            knee_busy: fit.and_then(|fit| fit.knee_busy),
+            scaling: fit.and_then(|fit| fit.scaling.clone()),
             ..Class::default()
         });
     }
@@ -225,8 +403,10 @@ fn notes(
     model: &Model,
     measured: &Measured,
     scaling: Option<&Scaling>,
-    settings: &Settings,
+    task: &Task,
+    unchecked: bool,
 ) -> Vec<String> {
+    let settings = &task.settings;
     let mut notes = vec![
         format!(
             "bounds: {}; each class and mix was measured {} times in turn",
@@ -265,6 +445,16 @@ fn notes(
                 .into(),
         );
     }
-    notes.push("an attack is counted as more of the same mix".into());
+    if mixes(task).is_empty() {
+        notes.push(
+            "one class makes no mix that was not measured: the prediction is not checked".into(),
+        );
+    } else if unchecked {
+        notes.push("no mix could be measured and predicted: nothing is checked".into());
+    }
+    notes.push(match attacked(task) {
+        Some(mix) => format!("what comes in when attacked, {}", mix.name),
+        None => "an attack is counted as more of the same mix".into(),
+    });
     notes
 }

@@ -293,6 +293,22 @@ pub fn cores_known(scaling: &Scaling) -> u32 {
     if scaling.note.is_some() { most } else { most * 4 }
 }
 
+/// The standard error of what `cores` make of core time (1: nothing), by the jackknife: the law is
+/// fitted again without each of its points.
+pub fn stretch_error(whole: &Scaling, cores: u32) -> f64 {
+    let n = f64::from(cores);
+    let stretch = |scaling: &Scaling| n * scaling.lambda / scaling.rate(n);
+    let known = stretch(whole);
+    let without = |at: usize| {
+        let mut points = whole.points.clone();
+        points.remove(at);
+        scaling(&points).ok().map(|scaling| stretch(&scaling) - known)
+    };
+    let count = whole.points.len() as f64;
+    let square: f64 = (0..whole.points.len()).filter_map(without).map(|off| off * off).sum();
+    (square * (count - 1.0).max(0.0) / count.max(1.0)).sqrt()
+}
+
 //----------- Lines ----------------------------------------------------------
 
 /// A straight line through points: what is there at zero, and how much more for each.
@@ -410,6 +426,26 @@ mod tests {
         let found = scaling(&noisy).unwrap();
         let truth = law(2e5, 0.04, 0.001, &[12])[0].1;
         assert!((found.rate(12.0) / truth - 1.0).abs() < 0.04, "{found:?}");
+    }
+
+    #[test]
+    fn the_error_of_more_cores_covers_the_truth() {
+        assert!(stretch_error(&scaling(&law(2e5, 0.04, 0.001, &[1, 2, 4])).unwrap(), 4) < 0.3);
+        let (truth, mut covered, mut wide) = (1.0 + 0.04 * 15.0 + 0.001 * 240.0, 0, 0);
+        let mut random = Random::new(11);
+        for _ in 0..100 {
+            let points = law(2e5, 0.04, 0.001, &[1, 1, 1, 2, 2, 2, 4, 4, 4]);
+            let noisy: Vec<(u32, f64)> = points
+                .into_iter()
+                .map(|(n, rate)| (n, rate * (1.0 + 0.01 * noise(&mut random))))
+                .collect();
+            let found = scaling(&noisy).unwrap();
+            let (off, error) =
+                (16.0 * found.lambda / found.rate(16.0) - truth, stretch_error(&found, 16));
+            covered += u32::from(off.abs() <= 2.0 * error);
+            wide += u32::from(error > truth);
+        }
+        assert!(covered >= 80 && wide < 10, "{covered} {wide}");
     }
 
     #[test]

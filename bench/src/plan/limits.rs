@@ -262,16 +262,27 @@ pub fn memory_limit(memory: &Memory, records: u64, machine_mib: f64) -> Limit {
 
 //----------- Machines -------------------------------------------------------
 
-/// Machines for `target` answers a second, `attack` times that when attacked, with `down` of them
-/// down. While a machine reads its zones again it carries `reload_share` of `each`; one does so at
-/// a time.
-pub fn machines(
-    target: f64,
-    attack: f64,
-    down: u32,
-    each: f64,
-    reload_share: Option<f64>,
-) -> Result<Machines, String> {
+/// What machines are counted by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counted {
+    /// Answers a second that are wanted.
+    pub target: f64,
+    /// How many times that comes in when attacked.
+    pub attack: f64,
+    /// Machines that may be down.
+    pub down: u32,
+    /// What one machine is counted on to carry.
+    pub each: f64,
+    /// The share of `each` that it carries while it reads its zones again, if measured; one does so
+    /// at a time.
+    pub reload_share: Option<f64>,
+    /// Sentences on how `each` came about.
+    pub why: Vec<String>,
+}
+
+/// Machines for a target.
+pub fn machines(counted: &Counted) -> Result<Machines, String> {
+    let Counted { target, attack, down, each, reload_share, .. } = *counted;
     if each.is_nan() || each <= 0.0 {
         return Err(
             "one machine carries nothing within the bounds: no number of them suffices".into()
@@ -281,6 +292,13 @@ pub fn machines(
     let share = reload_share.unwrap_or(0.0);
     // Rounding must not buy a machine.
     let up = ((need / each - share - 1e-9).ceil().max(0.0) + 1.0).max(1.0);
+    let most = f64::from(u32::MAX - down);
+    if !(need.is_finite() && need > 0.0 && up <= most) {
+        return Err(format!(
+            "{need:.0}/s on machines of {each:.0}/s is no number of machines: are --target and \
+             --attack right?"
+        ));
+    }
     let carry = |up: f64| (up - 1.0 + share) * each;
     let reload = match reload_share {
         Some(share) => format!("while it reads its zones again, {:.0} % of that", share * 100.0),
@@ -291,10 +309,11 @@ pub fn machines(
         up => format!(", {} would carry {:.0}", up - 1.0, carry(up - 1.0)),
     };
     let count = up as u32 + down;
+    let why: String = counted.why.iter().map(|why| format!(" {why}.")).collect();
     let words = format!(
         "{target:.0}/s x {attack} (attack) = {need:.0}/s. One machine carries {each:.0}/s; {reload}, \
          one at a time. {up} carry ({up} - 1 + {share:.2}) x {each:.0} = {:.0}/s{fewer}. \
-         {down} more because so many may be down: {count} to buy.",
+         {down} more because so many may be down: {count} to buy.{why}",
         carry(up)
     );
     Ok(Machines { target, attack_factor: attack, down, each, count, reload_share, words })
@@ -369,8 +388,12 @@ mod tests {
 
     #[test]
     fn machines_are_counted_exactly() {
+        let of = |target, attack, down, each, reload_share| {
+            let why = vec!["So it is".to_string()];
+            machines(&Counted { target, attack, down, each, reload_share, why })
+        };
         let count = |target, attack, down, share| {
-            machines(target, attack, down, 1e5, share).map(|machines| machines.count)
+            of(target, attack, down, 1e5, share).map(|machines| machines.count)
         };
         // Nothing lost while reloading: one machine for what one carries.
         assert_eq!(count(1e5, 1.0, 0, Some(1.0)), Ok(1));
@@ -381,12 +404,20 @@ mod tests {
         // Not measured: it carries nothing.
         assert_eq!(count(1e5, 1.0, 0, None), Ok(2));
         assert_eq!(count(1.0, 1.0, 0, Some(0.5)), Ok(1));
-        assert!(machines(1e5, 1.0, 0, 0.0, None).is_err());
+        assert!(of(1e5, 1.0, 0, 0.0, None).is_err());
+        // Numbers that are none.
+        for (target, attack, down) in
+            [(f64::NAN, 1.0, 0), (1e300, 1e300, 0), (1e5, 0.0, 0), (1e30, 1.0, 0)]
+        {
+            assert!(count(target, attack, down, None).unwrap_err().contains("--target"));
+        }
+        assert_eq!(count(1e5, 1.0, u32::MAX - 2, None), Ok(u32::MAX));
+        assert!(count(1e5, 1.0, u32::MAX, None).unwrap_err().contains("--target"));
         // More is never fewer.
         let counts: Vec<u32> =
             (1..100).map(|at| count(f64::from(at) * 1e4, 3.0, 1, Some(0.4)).unwrap()).collect();
         assert!(counts.is_sorted());
-        let words = machines(1.5e5, 2.0, 3, 1e5, Some(0.5)).unwrap().words;
-        assert!(words.contains("7 to buy") && words.contains("350000/s"), "{words}");
+        let words = of(1.5e5, 2.0, 3, 1e5, Some(0.5)).unwrap().words;
+        assert!(words.ends_with("7 to buy. So it is.") && words.contains("350000/s"), "{words}");
     }
 }

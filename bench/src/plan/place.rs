@@ -25,6 +25,11 @@ pub trait Place: Send + Sync {
 
     /// What a reader has to know of it.
     fn note(&self) -> String;
+
+    /// What makes a number of machines that follows from it a bound only.
+    fn caveat(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// This machine's loopback.
@@ -57,6 +62,10 @@ impl Place for Loopback {
          the server's, and no card or driver has a part; behind a network card the server's cores \
          have more to do"
             .into()
+    }
+
+    fn caveat(&self) -> Option<&'static str> {
+        Some("Measured over loopback: a lower bound of machines")
     }
 }
 

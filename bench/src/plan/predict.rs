@@ -25,6 +25,12 @@ pub struct ClassMeasured {
     pub at_least: Vec<(u32, f64)>,
 }
 
+/// The highest rate that held on so many cores, where the generator could do no more.
+fn at_least(class: &ClassMeasured, cores: u32) -> Option<f64> {
+    let rates = class.at_least.iter().filter(|knee| knee.0 == cores).map(|knee| knee.1);
+    rates.reduce(f64::max)
+}
+
 /// What transfers cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TransferCost {
@@ -54,8 +60,17 @@ pub struct ClassFit {
     pub knee: Option<Estimate>,
     /// How busy a core is at that rate, by the fit. Past 1 where answers get cheaper still.
     pub knee_busy: Option<f64>,
+    /// A rate of one core that held, where the generator could do no more.
+    pub at_least: Option<f64>,
     /// How its rate grows with cores.
     pub scaling: Option<Scaling>,
+}
+
+impl ClassFit {
+    /// Whether the bounds held at no rate.
+    fn never_holds(&self) -> bool {
+        self.knee.is_none() && self.at_least.is_none()
+    }
 }
 
 /// The fits, ready to predict.
@@ -105,9 +120,8 @@ impl Model {
             let single: Vec<f64> =
                 class.knees.iter().filter(|knee| knee.0 == 1).map(|knee| knee.1).collect();
             let knee = (!single.is_empty()).then(|| Estimate::of(&single));
-            if knee.is_none() {
-                let least = class.at_least.iter().filter(|knee| knee.0 == 1);
-                let least = least.map(|knee| knee.1).fold(0.0, f64::max);
+            let at_least = at_least(class, 1);
+            if let (None, Some(least)) = (&knee, at_least) {
                 model.notes.push(format!(
                     "{}: one core carries at least {least:.0}/s within the bounds; the generator \
                      can do no more, so that the busy share at the knee is taken from the other \
@@ -118,7 +132,7 @@ impl Model {
             let knee_busy = knee.as_ref().map(|knee| model.costs.busy(&alone, knee.median));
             let scaling = fit::scaling(&class.knees).ok();
             let name = class.name.clone();
-            model.classes.push(ClassFit { name, knee, knee_busy, scaling });
+            model.classes.push(ClassFit { name, knee, knee_busy, at_least, scaling });
         }
         Ok(model)
     }
@@ -160,6 +174,45 @@ impl Model {
 
     /// The highest rate of a mix within the bounds, as far as cores are the limit.
     pub fn predict(&self, shares: &[f64], cores: u32) -> Result<Predicted, String> {
+        let stretch = |class: usize| self.stretch(class, cores);
+        self.predict_stretched(shares, cores, &stretch)
+    }
+
+    /// The rates between which that of a mix is on more cores than were measured, if the law holds:
+    /// two standard errors of each class's scaling; `None` where cores were measured.
+    pub fn range(&self, shares: &[f64], cores: u32) -> Option<(f64, f64)> {
+        let rate = |sign: f64| {
+            let stretch = |class: usize| {
+                let known = self.stretch(class, cores)?;
+                let scaling = self.classes[class].scaling.as_ref();
+                let error = scaling.map_or(0.0, |scaling| fit::stretch_error(scaling, cores));
+                // More cores never make an answer cheaper than one does.
+                Ok((known + sign * 2.0 * error).max(1.0))
+            };
+            self.predict_stretched(shares, cores, &stretch).ok().map(|found| found.rate)
+        };
+        let used = self.classes.iter().zip(shares).filter(|(_, share)| **share > 0.0);
+        let beyond = used.filter_map(|(class, _)| class.scaling.as_ref()).any(|scaling| {
+            scaling.points.iter().map(|point| point.0).max().is_some_and(|most| cores > most)
+        });
+        if beyond { Some((rate(1.0)?, rate(-1.0)?)) } else { None }
+    }
+
+    fn predict_stretched(
+        &self,
+        shares: &[f64],
+        cores: u32,
+        stretch: &dyn Fn(usize) -> Result<f64, String>,
+    ) -> Result<Predicted, String> {
+        let used = self.classes.iter().zip(shares).filter(|(_, share)| **share > 0.0);
+        if let Some((class, _)) = used.into_iter().find(|(class, _)| class.never_holds()) {
+            return Err(format!(
+                "class {} has no rate on 1 core (the bounds hold at no rate, or it was not \
+                 measured), so that nothing can be said of a mix with it: loosen --slo, or give \
+                 the machine some rest",
+                class.name
+            ));
+        }
         let knee_busy = self.knee_busy(shares)?;
         let taken = self.transfers.map_or(0.0, |transfers| transfers.busy()) / f64::from(cores);
         let busy = knee_busy - taken;
@@ -173,7 +226,7 @@ impl Model {
             if share > 0.0 {
                 let idle = 1.0 - knee_busy;
                 let alone = self.costs.full[class] + self.costs.waking[class] * idle;
-                core_us += share * alone * self.stretch(class, cores)?;
+                core_us += share * alone * stretch(class)?;
             }
         }
         Ok(Predicted { rate: f64::from(cores) * busy * 1e6 / core_us, core_us, busy })

@@ -341,6 +341,10 @@ pub struct Plan {
     /// Cores of the server for which `limits` and `machines` are said.
     #[serde(default)]
     pub cores: u32,
+    /// Answers a second between which these cores carry, within two standard errors of the scaling;
+    /// `None` where so many were measured.
+    #[serde(default)]
+    pub core_range: Option<[f64; 2]>,
     /// Share of a core's time at which the bounds stop to hold under the mix, by the fit.
     #[serde(default)]
     pub knee_busy: Option<f64>,
@@ -358,8 +362,11 @@ pub struct Class {
     pub share: f64,
     /// Microseconds of server core time per answer.
     pub core_us: Estimate,
-    /// Good answers a second on one core at the agreed bounds.
+    /// Good answers a second on one core at the agreed bounds; empty if that is not known.
     pub rate: Estimate,
+    /// Then the most that held, where the generator could do no more.
+    #[serde(default)]
+    pub rate_at_least: Option<f64>,
     /// Mean octets of a query and of an answer, without lower layers.
     pub query_octets: f64,
     /// Mean octets of an answer.

@@ -1,8 +1,8 @@
 //! The tables of a report, for the terminal and for the page alike.
 
 use super::model::{
-    Check, Compare, Counts, Estimate, Find, Latency, Memory, Plan, Report, Row, Run, Scaling,
-    Second,
+    Check, Class, Compare, Counts, Estimate, Find, Latency, Memory, Plan, Report, Row, Run,
+    Scaling, Second,
 };
 use super::table::Table;
 use super::units;
@@ -355,15 +355,17 @@ pub fn classes(plan: &Plan) -> Table {
     ];
     let mut table = Table::new(&head);
     for class in &plan.classes {
+        let is_known = !class.core_us.each.is_empty();
+        let core_time = |us| if is_known { units::micros(us) } else { "unknown".into() };
         table.row([
             class.name.clone(),
             match class.per_second {
                 Some(rate) => format!("{}/s", units::digits(rate)),
                 None => units::share(class.share),
             },
-            units::micros(class.core_us.median),
-            units::micros(class.core_us.low),
-            units::micros(class.core_us.high),
+            core_time(class.core_us.median),
+            core_time(class.core_us.low),
+            core_time(class.core_us.high),
             match (class.full_us, class.waking_us, class.octet_ns) {
                 (Some(full), Some(waking), _) => {
                     format!("{} + {}", units::digits(full), units::digits(waking))
@@ -371,13 +373,23 @@ pub fn classes(plan: &Plan) -> Table {
                 (_, _, Some(ns)) => format!("{} ns an octet", units::digits(ns)),
                 _ => "-".into(),
             },
-            units::rate(class.rate.median),
+            one_core(class),
             class.knee_busy.map_or("-".into(), units::share),
             units::digits(class.query_octets),
             units::digits(class.answer_octets),
         ]);
     }
     table
+}
+
+/// What one core carries of a class, as far as it is known.
+fn one_core(class: &Class) -> String {
+    match (class.rate.each.is_empty(), class.rate_at_least) {
+        (false, _) => units::rate(class.rate.median),
+        (true, Some(least)) => format!("at least {}", units::rate(least)),
+        (true, None) if class.per_second.is_some() => "-".into(),
+        (true, None) => "unknown".into(),
+    }
 }
 
 /// Cores, measured and fitted rates.

@@ -246,6 +246,7 @@ pub fn plan(seed: u64) -> Report {
         share,
         core_us: dice.estimate(core_us, 0.02, 3),
         rate: dice.estimate(0.85e6 / core_us, 0.02, 3),
+        rate_at_least: None,
         query_octets: 41.0,
         answer_octets,
         full_us: Some(core_us * 0.9),
@@ -300,6 +301,7 @@ pub fn plan(seed: u64) -> Report {
         check: Some(check.clone()),
         checks: vec![check],
         cores: 2,
+        core_range: None,
         knee_busy: Some(0.88),
         deviation: Some(0.03),
     });
@@ -366,6 +368,10 @@ pub fn full() -> Report {
     }
     for limit in report.plan.iter_mut().flat_map(|plan| &mut plan.limits) {
         limit.rate = limit.rate.or(Some(2_500_000.0));
+    }
+    for plan in &mut report.plan {
+        plan.core_range = Some([470_000.0, 490_000.0]);
+        plan.classes.iter_mut().for_each(|class| class.rate_at_least = Some(class.rate.low));
     }
     if let Some(find) = &mut report.find {
         find.refused = Some("the generator was at 91 % of its ceiling".into());

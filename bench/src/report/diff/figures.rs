@@ -65,8 +65,14 @@ fn of_find(find: &Find, figures: &mut Vec<Figure>) {
 
 fn of_plan(plan: &Plan, figures: &mut Vec<Figure>) {
     for class in &plan.classes {
-        figures.push(estimate(format!("{}: core time", class.name), "us", true, &class.core_us));
-        figures.push(estimate(format!("{}: one core", class.name), "1/s", false, &class.rate));
+        // What was not measured is no figure.
+        if !class.core_us.each.is_empty() {
+            let name = format!("{}: core time", class.name);
+            figures.push(estimate(name, "us", true, &class.core_us));
+        }
+        if !class.rate.each.is_empty() {
+            figures.push(estimate(format!("{}: one core", class.name), "1/s", false, &class.rate));
+        }
     }
     if let Some(scaling) = &plan.scaling {
         for (cores, rate) in &scaling.points {
