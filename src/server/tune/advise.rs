@@ -176,16 +176,20 @@ fn reserved(facts: &Facts) -> Knob {
     let knob = Knob::new(
         "hugepages-2048kB",
         "ring53 uses transparent ones: what is reserved and not used is lost to zones",
-        "HugePages_Free of /proc/meminfo",
+        "HugePages_Free less HugePages_Rsvd of /proc/meminfo",
     );
     let advised = "none that nobody uses";
     match &facts.reserved {
-        Ok((all, 0)) => knob.good(format!("{all}, all used"), advised),
+        Ok((all, 0)) => knob.good(format!("{all}, all used or promised"), advised),
         Ok((all, free)) => {
-            let step = Step::Write {
-                path: format!("{RESERVED}/nr_hugepages"),
-                from: all.to_string(),
-                to: (all - free.min(all)).to_string(),
+            let set = |count: u64| format!("echo {count} >{RESERVED}/nr_hugepages");
+            let step = Step::ByHand {
+                set: format!(
+                    "{}, unless they wait for a program that does not run now: a database, a \
+                     virtual machine",
+                    set(all - free.min(all))
+                ),
+                undo: set(*all),
             };
             knob.differs(format!("{all}, {free} of them unused"), advised, vec![step])
         }
@@ -228,21 +232,49 @@ fn nodes(facts: &Facts, role: &Role) -> Knob {
 fn irqbalance(facts: &Facts) -> Knob {
     let knob = Knob::new(
         "irqbalance",
-        "it moves interrupts away from the cores they were put on",
+        "it moves interrupts away from the cores they were put on, and off cores that are banned",
         "/proc/irq/*/smp_affinity_list is the same an hour later",
     );
-    let advised = "not running, or with the cores of ring53 banned (IRQBALANCE_BANNED_CPULIST)";
-    match &facts.irqbalance {
-        Ok(false) => knob.good("not running", advised),
-        Ok(true) => {
-            let step = Step::Run {
-                set: "systemctl stop irqbalance".into(),
-                undo: "systemctl start irqbalance".into(),
-            };
-            knob.differs("running", advised, vec![step])
+    let advised = "not running, or with the interrupts of the interfaces banned (--banirq)";
+    let found = match &facts.irqbalance {
+        Ok(None) => return knob.good("not running", advised),
+        Ok(Some(found)) => found,
+        Err(reason) => return knob.unread(reason, advised),
+    };
+    let mut free = Vec::new();
+    for interface in &facts.interfaces {
+        let Ok(driver) = &interface.driver else { continue };
+        match &interface.interrupts {
+            _ if found.drivers.contains(driver) => {}
+            Ok(interrupts) => free.extend(interrupts.iter().map(|it| it.number)),
+            Err(reason) => return knob.unread(format!("running; {reason}"), advised),
         }
-        Err(reason) => knob.unread(reason, advised),
     }
+    if facts.interfaces.iter().all(|interface| interface.driver.is_err()) {
+        return knob.absent("running; no interface here has interrupts to move");
+    }
+    free.retain(|number| !found.interrupts.contains(number));
+    if free.is_empty() {
+        return knob.good("running, and leaves the interrupts of the interfaces alone", advised);
+    }
+    if found.script {
+        return knob.unread("running; a script of its own decides (--policyscript)", advised);
+    }
+    let mut value = format!("running, and may move interrupts {}", join(&free));
+    if !found.cores.is_empty() {
+        value += &format!(", off cores {} too, which are banned", join(&found.cores));
+    }
+    let ban = free.iter().map(|number| format!("--banirq={number}")).collect::<Vec<_>>();
+    let step = Step::ByHand {
+        set: format!(
+            "IRQBALANCE_ARGS=\"{}\" in its settings, with the numbers of each start of the machine, \
+             and systemctl restart irqbalance; or systemctl stop irqbalance, which is for every \
+             device of the machine",
+            ban.join(" ")
+        ),
+        undo: "take that out again and restart it; or systemctl start irqbalance".into(),
+    };
+    knob.differs(value, advised, vec![step])
 }
 
 fn conntrack(facts: &Facts, role: &Role) -> Knob {
@@ -251,17 +283,23 @@ fn conntrack(facts: &Facts, role: &Role) -> Knob {
         "conntrack",
         "an entry for each client's port: a lock and an allocation a query, and a table that an \
          attack fills, after which queries are dropped",
-        format!("grep -c 'dport={}' /proc/net/nf_conntrack", role.ports()[0]),
+        format!("grep 'dport={} ' /proc/net/nf_conntrack while queries arrive", role.ports()[0]),
     );
-    let advised = format!("nothing tracked on port {ports} (notrack, in raw)");
-    let Ok(count) = facts.conntrack.count else {
-        return knob.good("not loaded", advised);
+    let advised = format!("no client of port {ports} tracked (notrack, in raw)");
+    let count = match &facts.conntrack.count {
+        Ok(Some(count)) => count,
+        Ok(None) => return knob.good("not loaded", advised),
+        Err(reason) => return knob.unread(format!("loaded or not: {reason}"), advised),
     };
-    match &facts.conntrack.on_ports {
-        _ if count == 0 => knob.good("loaded, and tracks nothing now", advised),
-        Ok(0) => knob.good(format!("{count} connections, none of them on the port"), advised),
+    match &facts.conntrack.of_clients {
+        Ok(0) => {
+            let reason = format!(
+                "loaded; of {count} connections none is of a client now: ask while queries arrive"
+            );
+            knob.unread(reason, advised)
+        }
         Ok(tracked) => {
-            let value = format!("{count} connections, {tracked} of them on the port");
+            let value = format!("{count} connections, {tracked} of them of clients");
             knob.differs(value, advised, vec![notrack(&ports)])
         }
         Err(reason) => {
@@ -270,7 +308,9 @@ fn conntrack(facts: &Facts, role: &Role) -> Knob {
     }
 }
 
-/// Rules that take what arrives on the ports, and its replies, past conntrack.
+/// Rules that take what arrives on the ports, and its replies, past conntrack. A firewall that
+/// accepts what is established or new drops what is untracked, and addresses are translated for what
+/// is tracked only: so it takes a person who knows the rules there are.
 fn notrack(ports: &str) -> Step {
     let chain = |hook: &str, side: &str| {
         format!(
@@ -280,9 +320,10 @@ fn notrack(ports: &str) -> Step {
         )
     };
     let (input, output) = (chain("prerouting", "dport"), chain("output", "sport"));
-    Step::Run {
+    Step::ByHand {
         set: format!(
-            "nft 'add table inet ring53_notrack; delete table inet ring53_notrack; \
+            "accept `ct state untracked` on port {ports} first; not with DNAT (containers whose ports \
+             are published have it); then nft 'add table inet ring53_notrack; delete table inet ring53_notrack; \
              add table inet ring53_notrack; {input}; {output}'"
         ),
         undo: "nft 'add table inet ring53_notrack; delete table inet ring53_notrack'".into(),

@@ -1,7 +1,7 @@
 //! What is known of one network interface.
 
 use super::facts::{from_mask, list};
-use super::source::{Amount, Coalescing, Ethtool, Flow, Read, Tree};
+use super::source::{Amount, Calls, Coalescing, Flow, Read, Tree};
 
 /// A network interface.
 pub struct Interface {
@@ -9,6 +9,8 @@ pub struct Interface {
     pub name: String,
     /// The driver; an error: there is no device behind it.
     pub driver: Read<String>,
+    /// Whether it stands on other interfaces, as bonds, bridges and VLANs do.
+    pub stacked: bool,
     /// Octets of a packet.
     pub mtu: Read<u64>,
     /// Cores that received datagrams are passed on to, for each receive queue.
@@ -58,8 +60,14 @@ impl Interface {
     }
 }
 
-/// The interfaces that are up, or those of `wanted`; and those that are not there, with the reason.
-pub fn names(tree: &Tree, wanted: &[String]) -> (Vec<String>, Vec<(String, String)>) {
+/// Those of `wanted`, and those of them that are not there, with the reason. If none is wanted, of
+/// those that are up: what has a device behind it, or an address of `owned`. A container has neither:
+/// all of them but lo.
+pub fn names(
+    tree: &Tree,
+    wanted: &[String],
+    owned: &[String],
+) -> (Vec<String>, Vec<(String, String)>) {
     const UP: u64 = 1;
     let directory = "/sys/class/net";
     let nothing = |reason: String| (Vec::new(), vec![("interfaces".to_string(), reason)]);
@@ -82,31 +90,33 @@ pub fn names(tree: &Tree, wanted: &[String]) -> (Vec<String>, Vec<(String, Strin
     if up.is_empty() {
         return nothing("none is up but lo".into());
     }
-    (up, Vec::new())
+    let carries = |name: &&String| {
+        owned.contains(name) || tree.link(&format!("{directory}/{name}/device/driver")).is_ok()
+    };
+    let carrying: Vec<String> = up.iter().filter(carries).cloned().collect();
+    (if carrying.is_empty() { up } else { carrying }, Vec::new())
 }
 
 /// Reads one.
-pub fn read(
-    tree: &Tree,
-    ethtool: &dyn Ethtool,
-    name: &str,
-    interrupts: &Read<String>,
-) -> Interface {
+pub fn read(tree: &Tree, calls: &dyn Calls, name: &str, interrupts: &Read<String>) -> Interface {
     let directory = format!("/sys/class/net/{name}");
     let number = |file: &str| tree.number(&format!("{directory}/{file}"));
     let node = number("device/numa_node").map(|node| node as usize);
     Interface {
         name: name.to_string(),
         driver: tree.link(&format!("{directory}/device/driver")),
+        stacked: tree
+            .list(&directory)
+            .is_ok_and(|files| files.iter().any(|file| file.starts_with("lower_"))),
         mtu: number("mtu"),
         rps: masks(tree, &directory, "rx-", "rps_cpus"),
         xps: masks(tree, &directory, "tx-", "xps_cpus"),
-        queues: ethtool.queues(name),
-        ring: ethtool.ring(name),
-        coalescing: ethtool.coalescing(name),
-        hash4: ethtool.hash_fields(name, Flow::Udp4),
-        hash6: ethtool.hash_fields(name, Flow::Udp6),
-        rules: ethtool.steering_rules(name),
+        queues: calls.queues(name),
+        ring: calls.ring(name),
+        coalescing: calls.coalescing(name),
+        hash4: calls.hash_fields(name, Flow::Udp4),
+        hash6: calls.hash_fields(name, Flow::Udp6),
+        rules: calls.steering_rules(name),
         interrupts: read_interrupts(tree, name, interrupts),
         node,
         defer_interrupts: number("napi_defer_hard_irqs"),

@@ -28,6 +28,9 @@ impl Verdict {
 }
 
 /// How a value is changed, and changed back.
+///
+/// A script reads the old value where it is applied, not from here: machines start again, and
+/// scripts are made anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A file is written.
@@ -39,14 +42,40 @@ pub enum Step {
         /// What it is to say.
         to: String,
     },
+    /// A file that a later step of the knob loses: it is kept, and written back when that is undone.
+    Keep {
+        /// Its path.
+        path: String,
+        /// What it says now.
+        from: String,
+    },
+    /// An interrupt goes to other cores.
+    Interrupt {
+        /// What it is called in `/proc/interrupts`: numbers change when the machine starts.
+        action: String,
+        /// Its number now.
+        number: usize,
+        /// The list of its cores now.
+        from: String,
+        /// The list of those it is to go to.
+        to: String,
+    },
     /// Shell commands are run.
     Run {
-        /// Those that set.
+        /// A name for the value, such as `eth0 queues`.
+        name: String,
+        /// The command that prints the value.
+        read: String,
+        /// The command that sets it to what comes as `$1`.
         set: String,
-        /// Those that undo.
-        undo: String,
+        /// The value now.
+        from: String,
+        /// What it is to be.
+        to: String,
+        /// What else that does; empty: nothing.
+        warning: &'static str,
     },
-    /// A person does it: no script can.
+    /// A person does it: no script can, or none should.
     ByHand {
         /// What is to be done.
         set: String,
@@ -56,21 +85,31 @@ pub enum Step {
 }
 
 impl Step {
-    /// The command that sets, or what a person does.
-    pub fn set(&self) -> String {
-        match self {
+    /// The command that sets, or what a person does; `None` if it only keeps.
+    pub fn set(&self) -> Option<String> {
+        Some(match self {
+            Step::Keep { .. } => return None,
             Step::Write { path, to, .. } => write(path, to),
-            Step::Run { set, .. } | Step::ByHand { set, .. } => set.clone(),
-        }
+            Step::Interrupt { number, to, .. } => write(&affinity(*number), to),
+            Step::Run { set, to, .. } => set.replace("$1", &quoted(to)),
+            Step::ByHand { set, .. } => set.clone(),
+        })
     }
 
     /// The command that undoes, or what a person does.
     pub fn undo(&self) -> String {
         match self {
-            Step::Write { path, from, .. } => write(path, from),
-            Step::Run { undo, .. } | Step::ByHand { undo, .. } => undo.clone(),
+            Step::Write { path, from, .. } | Step::Keep { path, from } => write(path, from),
+            Step::Interrupt { number, from, .. } => write(&affinity(*number), from),
+            Step::Run { set, from, .. } => set.replace("$1", &quoted(from)),
+            Step::ByHand { undo, .. } => undo.clone(),
         }
     }
+}
+
+/// The file with the cores of an interrupt.
+fn affinity(number: usize) -> String {
+    format!("/proc/irq/{number}/smp_affinity_list")
 }
 
 /// The command that writes a file: with sysctl(8) where it is one of its.
@@ -179,12 +218,12 @@ impl Knob {
         if self.steps.is_empty() {
             return self.back.clone();
         }
-        self.steps.iter().rev().map(Step::undo).collect::<Vec<_>>().join("; ")
+        self.steps.iter().rev().map(Step::undo).collect::<Vec<_>>().join(" && ")
     }
 
     /// How it is set; empty unless it differs.
     pub fn set(&self) -> String {
-        self.steps.iter().map(Step::set).collect::<Vec<_>>().join("; ")
+        self.steps.iter().filter_map(Step::set).collect::<Vec<_>>().join(" && ")
     }
 }
 

@@ -2,7 +2,7 @@
 //! core, and a script that sets it. Nothing is changed from here.
 //!
 //! ```text
-//!   Tree, Ethtool ──facts::read──> Facts ──advise(role)──> Knobs ──> print, script
+//!   Tree, Calls ──facts::read──> Facts ──advise(role)──> Knobs ──> print, script
 //! ```
 
 mod advise;
@@ -27,7 +27,7 @@ use super::config::{Config, PathChoice};
 use super::cores;
 use super::report::tell;
 use knob::{Knob, Verdict};
-use source::{Drivers, Tree};
+use source::{Kernel, Tree};
 
 /// What is done with the advice.
 #[derive(Subcommand)]
@@ -53,7 +53,8 @@ pub enum Tune {
 /// Which machine, and what for.
 #[derive(Args)]
 pub struct Machine {
-    /// An interface queries arrive on; may be repeated. Default: all that are up, but lo.
+    /// An interface queries arrive on; may be repeated. Default: those that are up and have a device
+    /// behind them or an address of the server; if none has, all that are up, but lo.
     #[arg(long, value_name = "INTERFACE")]
     interface: Vec<String>,
     /// The cores of the server; default: all this process may use.
@@ -75,7 +76,7 @@ pub struct Role {
     pub cores: Vec<usize>,
     /// Where it listens.
     pub listen: Vec<SocketAddr>,
-    /// Interfaces; empty: all that are up, but lo.
+    /// Interfaces; empty: those that queries can arrive on.
     pub interfaces: Vec<String>,
     /// Octets of a socket's receive buffer.
     pub receive_buffer: usize,
@@ -133,7 +134,7 @@ impl Machine {
     /// Reads this machine.
     fn knobs(&self) -> Result<Vec<Knob>, String> {
         let role = Role::new(self)?;
-        let facts = facts::read(&Tree::new("/"), &Drivers, &role);
+        let facts = facts::read(&Tree::new("/"), &Kernel, &role);
         let mut knobs = advise::advise(&facts, &role);
         if !self.only.is_empty() {
             knobs.retain(|knob| self.only.iter().any(|start| knob.name.starts_with(start)));

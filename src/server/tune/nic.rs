@@ -16,6 +16,8 @@ const SEND_QUEUE_LEN: u64 = 1000;
 const COALESCING_US: std::ops::RangeInclusive<u32> = 8..=100;
 /// Octets of headers before a DNS message: IPv6 and UDP.
 const HEADERS_LEN: u64 = 48;
+/// What drivers do to take other queues or rings.
+const CUTS: &str = "the link may be down for a moment";
 
 /// What is advised for one interface of a machine with these nodes.
 pub fn advise(interface: &Interface, role: &Role, nodes: &[Node]) -> Vec<Knob> {
@@ -85,11 +87,17 @@ impl Nic<'_> {
         if self.queues_stay() { count } else { self.queues_wanted() }
     }
 
-    /// What writes back the masks that are lost with the queues.
-    fn masks_back(&self) -> String {
+    /// The masks that are lost with the queues; the last first, as undoing turns them round.
+    fn masks_kept(&self) -> Vec<Step> {
         let masks = self.interface.rps.iter().chain(&self.interface.xps);
-        let read = masks.filter_map(|(path, cores)| Some((path, cores.as_ref().ok()?)));
-        read.map(|(path, cores)| format!("; echo {} >{}", mask(cores), quoted(path))).collect()
+        let read = masks.rev().filter_map(|(path, cores)| Some((path, cores.as_ref().ok()?)));
+        read.map(|(path, cores)| Step::Keep { path: path.clone(), from: mask(cores) }).collect()
+    }
+
+    /// Commands that read a value of the interface, and set it to `$1`.
+    fn run(&self, what: &str, read: String, set: String, from: String, to: String) -> Step {
+        let name = format!("{} {what}", self.interface.name);
+        Step::Run { name, read, set, from, to, warning: "" }
     }
 
     //--- Queues
@@ -115,10 +123,16 @@ impl Nic<'_> {
             true => format!("{wanted}, one for each core"),
             false => format!("{wanted}: it has no more, rps_cpus spreads the rest"),
         };
-        let set = format!("ethtool -L {name} {} {wanted}", queues.word);
-        let undo = format!("ethtool -L {name} {} {}{}", queues.word, queues.now, self.masks_back());
-        let steps = if self.queues_stay() { vec![] } else { vec![Step::Run { set, undo }] };
-        knob.settle(value, advised, steps)
+        if self.queues_stay() {
+            return knob.good(value, advised);
+        }
+        let line = if queues.word == "rx" { "RX" } else { "Combined" };
+        let read = format!("ethtool -l {name} | {}", current(line));
+        let set = format!("ethtool -L {name} {} $1", queues.word);
+        let mut steps = self.masks_kept();
+        let step = self.run("queues", read, set, queues.now.to_string(), wanted.to_string());
+        steps.push(cuts(step));
+        knob.differs(value, format!("{advised} ({CUTS})"), steps)
     }
 
     fn hash(&self, flow: &str, fields: &Read<String>, listens: fn(&SocketAddr) -> bool) -> Knob {
@@ -126,7 +140,8 @@ impl Nic<'_> {
         let why = "resolvers with one address ask from many ports: hashed by addresses only, each is \
                    on one queue";
         let verify = format!("ethtool -S {name}: the queues' packets rise alike");
-        let knob = self.knob(&format!("rx-flow-hash {flow}"), why, verify);
+        let what = format!("rx-flow-hash {flow}");
+        let knob = self.knob(&what, why, verify);
         if !self.role.listen.iter().any(listens) {
             return knob.absent("nothing listens on such an address");
         }
@@ -137,10 +152,17 @@ impl Nic<'_> {
             Ok(fields) => fields,
             Err(reason) => return knob.unread(reason, "sdfn"),
         };
-        let set = |fields: &str| format!("ethtool -N {name} rx-flow-hash {flow} {fields}");
-        // ethtool(8) has no word for no fields: `r` discards.
-        let old = if fields.is_empty() { "sd" } else { fields };
-        let step = Step::Run { set: set("sdfn"), undo: set(old) };
+        // ethtool(8) has no word for no fields (`r` discards): a script could not undo it.
+        if fields.is_empty() {
+            let step = Step::ByHand {
+                set: format!("ethtool -N {name} rx-flow-hash {flow} sdfn"),
+                undo: "load the driver anew: ethtool has no word for no fields".into(),
+            };
+            return knob.differs("no fields", "sdfn", vec![step]);
+        }
+        let read = format!("ethtool -n {name} {what} | {HASH_LETTERS}");
+        let set = format!("ethtool -N {name} {what} $1");
+        let step = self.run(&what, read, set, fields.clone(), "sdfn".into());
         let differs = !["s", "d", "f", "n"].iter().all(|field| fields.contains(field));
         knob.settle(fields.clone(), "sdfn", Vec::from_iter(differs.then_some(step)))
     }
@@ -190,8 +212,8 @@ impl Nic<'_> {
             let from = join(cores);
             value.push(format!("{} on {from}", interrupt.name));
             if *cores != [core] {
-                let path = format!("/proc/irq/{}/smp_affinity_list", interrupt.number);
-                steps.push(Step::Write { path, from, to: core.to_string() });
+                let (action, number) = (interrupt.name.clone(), interrupt.number);
+                steps.push(Step::Interrupt { action, number, from, to: core.to_string() });
             }
         }
         knob.settle(value.join(", "), format!("queue by queue: {}", join(&self.role.cores)), steps)
@@ -206,6 +228,9 @@ impl Nic<'_> {
         let verify =
             "the tenth column of /proc/net/softnet_stat: RPS; the first: packets a core took";
         let knob = self.knob("rps_cpus", why, verify);
+        if self.is_virtual() && self.interface.stacked {
+            return knob.absent("the devices below it spread");
+        }
         let mut queues = self.interface.rps.clone();
         // Those that come with the advice start with nothing set.
         let coming = if self.queues_stay() { 0 } else { self.queues_wanted() };
@@ -278,11 +303,14 @@ impl Nic<'_> {
             Err(reason) => return knob.absent(reason),
         };
         let least = RING_LEN.min(ring.max);
-        let set = |len: u32| format!("ethtool -G {name} rx {len}");
-        let step = Step::Run { set: set(least), undo: set(ring.now) };
         let value = format!("{} of {}", ring.now, ring.max);
-        let steps = Vec::from_iter((ring.now < least).then_some(step));
-        knob.settle(value, format!("at least {least}"), steps)
+        if ring.now >= least {
+            return knob.good(value, format!("at least {least}"));
+        }
+        let read = format!("ethtool -g {name} | {}", current("RX"));
+        let set = format!("ethtool -G {name} rx $1");
+        let step = self.run("rx ring", read, set, ring.now.to_string(), least.to_string());
+        knob.differs(value, format!("at least {least} ({CUTS})"), vec![cuts(step)])
     }
 
     fn coalescing(&self) -> Knob {
@@ -302,8 +330,9 @@ impl Nic<'_> {
         if virtio && coalescing.usecs == 0 {
             return knob.absent("the host moderates: virtio has nothing to set but 0 without it");
         }
-        let set = |usecs: u32| format!("ethtool -C {name} rx-usecs {usecs}");
-        let step = Step::Run { set: set(50), undo: set(coalescing.usecs) };
+        let read = format!("ethtool -c {name} | sed -n 's/^rx-usecs:[[:space:]]*//p'");
+        let set = format!("ethtool -C {name} rx-usecs $1");
+        let step = self.run("rx-usecs", read, set, coalescing.usecs.to_string(), "50".into());
         let differs = !COALESCING_US.contains(&coalescing.usecs);
         let value = coalescing.usecs.to_string();
         knob.settle(value, advised, Vec::from_iter(differs.then_some(step)))
@@ -330,8 +359,10 @@ impl Nic<'_> {
         let knob = self.knob("txqueuelen", why, format!("tc -s qdisc show dev {name}: dropped"));
         match self.interface.send_queue_len {
             Ok(len) => {
-                let set = |len: u64| format!("ip link set dev {name} txqueuelen {len}");
-                let step = Step::Run { set: set(SEND_QUEUE_LEN), undo: set(len) };
+                let read = format!("cat /sys/class/net/{name}/tx_queue_len");
+                let set = format!("ip link set dev {name} txqueuelen $1");
+                let wanted = SEND_QUEUE_LEN.to_string();
+                let step = self.run("txqueuelen", read, set, len.to_string(), wanted);
                 let steps = Vec::from_iter((len < SEND_QUEUE_LEN).then_some(step));
                 knob.settle(len.to_string(), format!("at least {SEND_QUEUE_LEN}"), steps)
             }
@@ -388,6 +419,24 @@ impl Nic<'_> {
         knob.differs(format!("{number}, but not cores {}", join(&far)), advised, vec![step])
     }
 }
+
+/// What finds a line in what `ethtool -l` and `-g` say of now, which comes after the most.
+fn current(line: &str) -> String {
+    format!("sed -n '/^Current/,$s/^{line}:[[:space:]]*//p'")
+}
+
+/// The same step with a warning that it cuts the link.
+fn cuts(mut step: Step) -> Step {
+    if let Step::Run { warning, .. } = &mut step {
+        *warning = CUTS;
+    }
+    step
+}
+
+/// Makes letters of the lines in which ethtool(8) prints the fields of a hash.
+const HASH_LETTERS: &str = "sed -n 's/^L2DA.*/m/p; s/^VLAN.*/v/p; s/^L3 proto.*/t/p; \
+                            s/^IP SA.*/s/p; s/^IP DA.*/d/p; s/^L4 bytes 0.*/f/p; \
+                            s/^L4 bytes 2.*/n/p' | tr -d '\\n'";
 
 /// Cores as a list such as `0,1`.
 pub fn join(cores: &[usize]) -> String {

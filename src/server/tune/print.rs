@@ -68,7 +68,7 @@ pub fn json(knobs: &[Knob]) -> Value {
             "advised": knob.advised,
             "verdict": knob.verdict.word(),
             "why": knob.why,
-            "set": knob.steps.iter().map(|step| step.set()).collect::<Vec<_>>(),
+            "set": knob.steps.iter().filter_map(|step| step.set()).collect::<Vec<_>>(),
             "verify": knob.verify,
             "undo": knob.undo(),
         })

@@ -1,95 +1,67 @@
 //! A shell script that sets what is not as advised, and sets it back.
+//!
+//! ```text
+//!   apply:  value ──read──> as wanted? ── no ──> kept in the state, once ──> set
+//!   undo:   state, last line first ──> set ──> state gone
+//! ```
+//!
+//! What is undone comes from the state alone: a script made later, when less differs, undoes what an
+//! earlier one set.
 
 use super::knob::{Knob, Step, Verdict, quoted};
 
-const HEAD: &str = "\
-#!/bin/sh
-# Made by `ring53 tune script` on one machine, for it, from what it read there.
-#
-#   apply   sets what was not as advised
-#   undo    writes back what was read
-#   show    prints the files that either writes
-#
-# Nothing is kept over a restart of the machine. It may be run again: what is set stays set. What
-# fails is said, the rest is done, and the exit status is 1.
-set -u
-failed=0
+const HEAD: &str = include_str!("script.sh");
 
-# put FILE VALUE
-put() {
-    if printf '%s\\n' \"$2\" 2>/dev/null >\"$1\"; then return; fi
-    echo \"$1: cannot write $2 (root? or the kernel refuses it)\" >&2
-    failed=1
-}
-
-# run COMMAND: as a shell has it
-run() {
-    if sh -c \"$1\"; then return; fi
-    echo \"failed: $1\" >&2
-    failed=1
-}
-
-show() { printf '%s = %s\\n' \"$1\" \"$(cat \"$1\" 2>/dev/null || echo '?')\"; }
-";
-
-const TAIL: &str = "\
-case ${1:-} in
-    apply) apply ;;
+const TAIL: &str = r#"case $mode in
+    apply)
+        if ! true >>"$state"; then
+            echo "$state: cannot keep old values there (root?): nothing is set" >&2
+            exit 1
+        fi
+        knobs
+        [ -s "$state" ] || rm -f "$state"
+        ;;
+    show) knobs ;;
     undo) undo ;;
-    show) show_all ;;
     *)
-        echo \"usage: sh $0 apply|undo|show\" >&2
+        echo "usage: sh $0 apply|undo|show" >&2
         exit 2
         ;;
 esac
 exit $failed
-";
+"#;
 
 /// The script for these knobs.
 pub fn script(knobs: &[Knob]) -> String {
-    let differs: Vec<&Knob> =
-        knobs.iter().filter(|knob| knob.verdict == Verdict::Differs).collect();
+    let differs = knobs.iter().filter(|knob| knob.verdict == Verdict::Differs);
     let mut text = String::from(HEAD);
-    text += "\napply() {\n    :\n";
-    for knob in &differs {
+    text += "\nknobs() {\n    :\n";
+    for knob in differs {
         let value = knob.value.as_deref().unwrap_or("?");
         text += &comment(&format!("{}: {value}; advised: {}", knob.name, knob.advised));
         text += &comment(&format!("Why: {}.", knob.why));
         text += &comment(&format!("Verify: {}.", knob.verify));
-        for step in &knob.steps {
-            text += &match step {
-                Step::Write { path, to, .. } => {
-                    format!("    put {} {}\n", quoted(path), quoted(to))
-                }
-                Step::Run { set, .. } => format!("    run {}\n", quoted(set)),
-                Step::ByHand { set, .. } => comment(&format!("By hand: {set}.")),
-            };
-        }
-    }
-    text +=
-        "}\n\n# In the opposite order; queues that come back have their masks written with them.\n";
-    text += "undo() {\n    :\n";
-    for knob in differs.iter().rev() {
-        text += &comment(&knob.name);
-        for step in knob.steps.iter().rev() {
-            text += &match step {
-                Step::Write { path, from, .. } => {
-                    format!("    put {} {}\n", quoted(path), quoted(from))
-                }
-                Step::Run { undo, .. } => format!("    run {}\n", quoted(undo)),
-                Step::ByHand { undo, .. } => comment(&format!("By hand: {undo}.")),
-            };
-        }
-    }
-    text += "}\n\nshow_all() {\n    :\n";
-    for step in differs.iter().flat_map(|knob| &knob.steps) {
-        if let Step::Write { path, .. } = step {
-            text += &format!("    show {}\n", quoted(path));
-        }
+        knob.steps.iter().for_each(|step| text += &line(step));
     }
     text += "}\n\n";
     text += TAIL;
     text
+}
+
+/// The line that takes a step.
+fn line(step: &Step) -> String {
+    let words = match step {
+        Step::ByHand { set, undo } => {
+            return comment(&format!("By hand: {set}.")) + &comment(&format!("Undo: {undo}."));
+        }
+        Step::Write { path, to, .. } => vec!["change", "file", path, to],
+        Step::Keep { path, .. } => vec!["keep", "file", path],
+        Step::Interrupt { action, to, .. } => vec!["change", "interrupt", action, to],
+        Step::Run { name, read, set, to, warning, .. } => {
+            vec!["change", "command", name, to, read, set, warning]
+        }
+    };
+    format!("    {}\n", words.into_iter().map(quoted).collect::<Vec<_>>().join(" "))
 }
 
 /// A comment in as many lines as it takes. What machines say may have anything in it: control

@@ -1,13 +1,17 @@
-//! Where facts come from: a directory tree with `/proc` and `/sys` in it, and drivers that answer.
+//! Where facts come from: a directory tree with `/proc` and `/sys` in it, and a kernel that answers.
 //!
 //! ```text
-//!   Tree("/")                 ─┐                        ┌─ Drivers       (ioctls)
+//!   Tree("/")                 ─┐                        ┌─ Kernel        (calls)
 //!   Tree("tests/machines/vm") ─┴──> facts::read <───────┴─ Answers       (a file of such a tree)
 //! ```
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
+
+use nix::ifaddrs::getifaddrs;
+use nix::unistd::{SysconfVar, sysconf};
 
 use crate::net::{ETHTOOL_WORDS, ethtool};
 
@@ -33,6 +37,11 @@ impl Tree {
     pub fn read(&self, path: &str) -> Read<String> {
         let octets = fs::read(self.place(path)).map_err(|error| reason(path, &error))?;
         Ok(String::from_utf8_lossy(&octets).trim().to_string())
+    }
+
+    /// Whether there is such a file or directory.
+    pub fn has(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.place(path)).is_ok()
     }
 
     /// As [`Tree::read`], as a number.
@@ -73,7 +82,7 @@ fn last_number(name: &str) -> u64 {
     name[digits..].parse().unwrap_or(0)
 }
 
-//----------- Ethtool --------------------------------------------------------
+//----------- Calls ----------------------------------------------------------
 
 /// How many there are of something, and how many there could be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +113,12 @@ pub enum Flow {
     Udp6,
 }
 
-/// The seam to network drivers.
-pub trait Ethtool {
+/// The seam to what the kernel and its network drivers say to calls.
+pub trait Calls {
+    /// Octets of a page of memory.
+    fn page_len(&self) -> Read<u64>;
+    /// The addresses of the machine, each with its interface.
+    fn addresses(&self) -> Read<Vec<(String, IpAddr)>>;
     /// Queues that receive (and send, where they are combined).
     fn queues(&self, interface: &str) -> Read<Amount>;
     /// Descriptors of the receive ring.
@@ -119,10 +132,10 @@ pub trait Ethtool {
     fn steering_rules(&self, interface: &str) -> Read<u32>;
 }
 
-/// The drivers of this machine.
-pub struct Drivers;
+/// The kernel of this machine.
+pub struct Kernel;
 
-impl Drivers {
+impl Kernel {
     /// Asks one command; the words of the answer.
     fn ask(interface: &str, command: u32, flow: u32) -> Read<[u32; ETHTOOL_WORDS]> {
         let mut words = [0; ETHTOOL_WORDS];
@@ -149,10 +162,27 @@ const RULE_COUNT_AT: usize = 46;
 const HASH_LETTERS: [(u32, char); 7] =
     [(1, 'm'), (2, 'v'), (3, 't'), (4, 's'), (5, 'd'), (6, 'f'), (7, 'n')];
 
-impl Ethtool for Drivers {
+impl Calls for Kernel {
+    fn page_len(&self) -> Read<u64> {
+        let len = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+        let len = len.and_then(|len| u64::try_from(len).ok()).filter(|&len| len > 0);
+        len.ok_or_else(|| "the kernel does not say how large a page is".into())
+    }
+
+    fn addresses(&self) -> Read<Vec<(String, IpAddr)>> {
+        let all = getifaddrs().map_err(|error| format!("addresses cannot be listed: {error}"))?;
+        let address = |it: nix::ifaddrs::InterfaceAddress| {
+            let address = it.address?;
+            let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+            let v6 = address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
+            Some((it.interface_name, v4.or(v6)?))
+        };
+        Ok(all.filter_map(address).collect())
+    }
+
     fn queues(&self, interface: &str) -> Read<Amount> {
         // | command | most: receive, send, other, combined | now: the same |
-        let words = Drivers::ask(interface, QUEUES, 0)?;
+        let words = Kernel::ask(interface, QUEUES, 0)?;
         if words[4] > 0 {
             return Ok(Amount { now: words[8], max: words[4], word: "combined" });
         }
@@ -161,13 +191,13 @@ impl Ethtool for Drivers {
 
     fn ring(&self, interface: &str) -> Read<Amount> {
         // | command | most: receive, mini, jumbo, send | now: the same |
-        let words = Drivers::ask(interface, RING, 0)?;
+        let words = Kernel::ask(interface, RING, 0)?;
         Ok(Amount { now: words[5], max: words[1], word: "rx" })
     }
 
     fn coalescing(&self, interface: &str) -> Read<Coalescing> {
         // | command | receive: usecs, frames, two more | send: four | statistics | adaptive | ...
-        let words = Drivers::ask(interface, COALESCING, 0)?;
+        let words = Kernel::ask(interface, COALESCING, 0)?;
         Ok(Coalescing { adaptive: words[10] != 0, usecs: words[1] })
     }
 
@@ -177,21 +207,22 @@ impl Ethtool for Drivers {
             Flow::Udp6 => 6,
         };
         // | command | flow | bits, 64 of them |
-        let words = Drivers::ask(interface, HASH_FIELDS, flow)?;
+        let words = Kernel::ask(interface, HASH_FIELDS, flow)?;
         let bits = words[2] | words[3];
         let set = HASH_LETTERS.iter().filter(|(bit, _)| bits & (1 << bit) != 0);
         Ok(set.map(|(_, letter)| letter).collect())
     }
 
     fn steering_rules(&self, interface: &str) -> Read<u32> {
-        Ok(Drivers::ask(interface, STEERING_RULES, 0)?[RULE_COUNT_AT])
+        Ok(Kernel::ask(interface, STEERING_RULES, 0)?[RULE_COUNT_AT])
     }
 }
 
 //----------- Tests ----------------------------------------------------------
 
-/// What drivers of a machine in a directory say, from its file `ethtool`: lines such as
-/// `eth0 queues 8 of 63`, `eth0 coalescing adaptive 50`, `eth0 udp4 sd`, `eth0 rules 0`.
+/// What the kernel of a machine in a directory says, from its file `ethtool`: lines such as
+/// `eth0 queues 8 of 63`, `eth0 coalescing adaptive 50`, `eth0 udp4 sd`, `eth0 rules 0`,
+/// `eth0 address 192.0.2.1`, `kernel page 4096`.
 #[cfg(test)]
 pub struct Answers(pub String);
 
@@ -211,7 +242,17 @@ impl Answers {
 }
 
 #[cfg(test)]
-impl Ethtool for Answers {
+impl Calls for Answers {
+    fn page_len(&self) -> Read<u64> {
+        Ok(self.line("kernel", "page")?[0].parse().unwrap())
+    }
+
+    fn addresses(&self) -> Read<Vec<(String, IpAddr)>> {
+        let words = self.0.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let of_it = words.filter(|words| words.get(1) == Some(&"address"));
+        Ok(of_it.map(|words| (words[0].to_string(), words[2].parse().unwrap())).collect())
+    }
+
     fn queues(&self, interface: &str) -> Read<Amount> {
         self.amount(interface, "queues", "combined")
     }

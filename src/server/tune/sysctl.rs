@@ -3,6 +3,7 @@
 use super::Role;
 use super::facts::Facts;
 use super::knob::{Knob, Step};
+use super::source::Read;
 
 /// A sysctl and what is advised.
 pub struct Sysctl {
@@ -16,50 +17,64 @@ pub struct Sysctl {
     verify: &'static str,
 }
 
-/// What is advised, and what to write if the value is otherwise.
+/// What is advised, and what to write if the value is otherwise; an error: why that is not known.
 struct Advice {
     advised: String,
-    to: Option<String>,
+    to: Read<Option<String>>,
 }
 
 fn at_least(value: &str, least: u64) -> Advice {
     let enough = value.parse::<u64>().is_ok_and(|value| value >= least);
-    Advice { advised: format!("at least {least}"), to: (!enough).then(|| least.to_string()) }
+    Advice { advised: format!("at least {least}"), to: Ok((!enough).then(|| least.to_string())) }
 }
 
 fn at_most(value: &str, most: u64) -> Advice {
     let enough = value.parse::<u64>().is_ok_and(|value| value <= most);
-    Advice { advised: format!("at most {most}"), to: (!enough).then(|| most.to_string()) }
+    Advice { advised: format!("at most {most}"), to: Ok((!enough).then(|| most.to_string())) }
 }
 
 fn is(value: &str, wanted: &str) -> Advice {
-    Advice { advised: wanted.into(), to: (value != wanted).then(|| wanted.into()) }
+    Advice { advised: wanted.into(), to: Ok((value != wanted).then(|| wanted.into())) }
 }
 
 fn whatever(because: &str) -> Advice {
-    Advice { advised: because.into(), to: None }
+    Advice { advised: because.into(), to: Ok(None) }
 }
 
 /// The backlog of ring53's listeners.
 const LISTEN_BACKLOG: u64 = 1024;
-/// Octets of a page.
-const PAGE_LEN: u64 = 4096;
+/// Octets of fragments that may wait, and those at which the kernel stops to throw them out.
+const FRAGMENTS: (u64, u64) = (4 << 20, 3 << 20);
+/// The part of the memory that UDP may fill before it is pressed: the kernel takes an eighth.
+const UDP_MEMORY_PART: u64 = 4;
 
-/// The pages that the sockets of the role may fill: the kernel counts twice what is asked for.
-fn udp_pages(role: &Role) -> u64 {
+/// Pages to full receive buffers of all sockets, which the kernel counts twice; but no more than a
+/// part of the memory. No field is made less than it is.
+fn udp_mem(facts: &Facts, role: &Role, value: &str) -> Advice {
     let sockets = (role.cores.len() * role.listen.len()) as u64;
-    sockets * 2 * role.receive_buffer as u64 / PAGE_LEN
-}
-
-fn udp_mem(_: &Facts, role: &Role, value: &str) -> Advice {
-    let pages = udp_pages(role);
+    let buffers = sockets * 2 * role.receive_buffer as u64;
+    let sizes = facts.page_len.as_ref().and_then(|page| Ok((page, facts.memory_len.as_ref()?)));
+    let (page_len, memory_len) = match sizes {
+        Ok(sizes) => sizes,
+        Err(reason) => {
+            let advised = format!("a second value of {buffers} octets or more, in pages");
+            return Advice { advised, to: Err(reason.clone()) };
+        }
+    };
+    let most = memory_len / UDP_MEMORY_PART;
+    let pages = buffers.min(most) / page_len;
     let now: Vec<u64> = value.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let enough = now.get(1).is_some_and(|&pressure| pressure >= pages);
-    let wanted = format!("{pages} {pages} {}", pages + pages / 2);
-    Advice {
-        advised: format!("a second value of at least {pages} pages"),
-        to: (!enough).then_some(wanted),
-    }
+    let field = |index: usize, least: u64| now.get(index).map_or(least, |&now| now.max(least));
+    let wanted = format!("{} {} {}", field(0, pages), field(1, pages), field(2, pages + pages / 2));
+    let advised = match buffers > most {
+        true => format!(
+            "a second value of at least {pages} pages, a part of the memory: receive buffers of \
+             {buffers} octets do not fit, lower receive_buffer"
+        ),
+        false => format!("a second value of at least {pages} pages"),
+    };
+    Advice { advised, to: Ok((!enough).then_some(wanted)) }
 }
 
 fn ports(_: &Facts, _: &Role, value: &str) -> Advice {
@@ -68,7 +83,7 @@ fn ports(_: &Facts, _: &Role, value: &str) -> Advice {
     let enough = ends.len() == 2 && ends[1].saturating_sub(ends[0]) >= LEAST;
     Advice {
         advised: format!("at least {LEAST} ports; 10000 65535 once it recurses"),
-        to: (!enough).then(|| "32768 60999".into()),
+        to: Ok((!enough).then(|| "32768 60999".into())),
     }
 }
 
@@ -145,7 +160,7 @@ pub const SYSCTLS: &[Sysctl] = &[
         path: "/proc/sys/net/core/default_qdisc",
         default: "pfifo_fast",
         judge: |_, _, value| {
-            let to = (value == "fq").then(|| "fq_codel".into());
+            let to = Ok((value == "fq").then(|| "fq_codel".into()));
             Advice { advised: "any but fq; counts for devices that come up later".into(), to }
         },
         why: "fq has room for 100 packets of one socket: replies beyond are dropped, and each is timed",
@@ -190,21 +205,36 @@ pub const SYSCTLS: &[Sysctl] = &[
     Sysctl {
         path: "/proc/sys/net/ipv4/udp_early_demux",
         default: "1",
-        judge: |_, _, value| is(value, "0"),
-        why: "a look-up for a connected socket for each datagram: ring53 has none",
+        judge: |_, _, _| whatever("anything: nothing is known to be gained"),
+        why: "1 looks for a connected socket for each datagram, and ring53 has none; the route is \
+              found by it too",
         verify: "core time per answer",
+    },
+    Sysctl {
+        path: "/proc/sys/net/ipv4/ipfrag_low_thresh",
+        default: "3145728",
+        judge: |_, _, value| at_most(value, FRAGMENTS.1),
+        why: "the kernel refuses a high threshold that is below the low one: this comes first",
+        verify: "the line FRAG of /proc/net/sockstat",
     },
     Sysctl {
         path: "/proc/sys/net/ipv4/ipfrag_high_thresh",
         default: "4194304",
-        judge: |_, _, value| at_most(value, 4 << 20),
+        judge: |_, _, value| at_most(value, FRAGMENTS.0),
         why: "memory for fragments: no query needs them, ring53 sends none (RFC 9715)",
         verify: "the line FRAG of /proc/net/sockstat",
     },
     Sysctl {
+        path: "/proc/sys/net/ipv6/ip6frag_low_thresh",
+        default: "3145728",
+        judge: |_, _, value| at_most(value, FRAGMENTS.1),
+        why: "as ipfrag_low_thresh, for IPv6",
+        verify: "the line FRAG6 of /proc/net/sockstat6",
+    },
+    Sysctl {
         path: "/proc/sys/net/ipv6/ip6frag_high_thresh",
         default: "4194304",
-        judge: |_, _, value| at_most(value, 4 << 20),
+        judge: |_, _, value| at_most(value, FRAGMENTS.0),
         why: "as ipfrag_high_thresh, for IPv6",
         verify: "the line FRAG6 of /proc/net/sockstat6",
     },
@@ -248,6 +278,10 @@ fn advise_one(sysctl: &Sysctl, facts: &Facts, role: &Role) -> Knob {
     };
     let Advice { advised, to } = (sysctl.judge)(facts, role, &value);
     let path = sysctl.path.to_string();
+    let to = match to {
+        Ok(to) => to,
+        Err(reason) => return knob.unread(format!("{value}; {reason}"), advised),
+    };
     let step = to.map(|to| Step::Write { path, from: value.clone(), to });
     knob.settle(value, advised, step.into_iter().collect())
 }
