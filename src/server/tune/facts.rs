@@ -25,7 +25,7 @@ pub struct Facts {
     pub cores: Vec<Core>,
     /// The chosen word of [`HUGE_PAGES`].
     pub huge_pages: Read<String>,
-    /// Huge pages of 2 MiB that are reserved, and those of them that nobody uses or has been promised.
+    /// Huge pages of 2 MiB that are reserved; those of them that nobody uses or was promised.
     pub reserved: Read<(u64, u64)>,
     /// Octets of a page of memory.
     pub page_len: Read<u64>,
