@@ -309,8 +309,8 @@ fn conntrack(facts: &Facts, role: &Role) -> Knob {
 }
 
 /// Rules that take what arrives on the ports, and its replies, past conntrack. A firewall that
-/// accepts what is established or new drops what is untracked, and addresses are translated for what
-/// is tracked only: so it takes a person who knows the rules there are.
+/// accepts what is established or new drops what is untracked, and addresses are translated only
+/// for what is tracked: so it takes a person who knows the rules there are.
 fn notrack(ports: &str) -> Step {
     let chain = |hook: &str, side: &str| {
         format!(
@@ -323,7 +323,8 @@ fn notrack(ports: &str) -> Step {
     Step::ByHand {
         set: format!(
             "accept `ct state untracked` on port {ports} first; not with DNAT (containers whose ports \
-             are published have it); then nft 'add table inet ring53_notrack; delete table inet ring53_notrack; \
+             are published have it); then nft \
+             'add table inet ring53_notrack; delete table inet ring53_notrack; \
              add table inet ring53_notrack; {input}; {output}'"
         ),
         undo: "nft 'add table inet ring53_notrack; delete table inet ring53_notrack'".into(),

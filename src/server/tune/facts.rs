@@ -25,7 +25,7 @@ pub struct Facts {
     pub cores: Vec<Core>,
     /// The chosen word of [`HUGE_PAGES`].
     pub huge_pages: Read<String>,
-    /// Huge pages of 2 MiB that are reserved, and those of them that nobody uses or has been promised.
+    /// Huge pages of 2 MiB that are reserved; those of them that nobody uses or was promised.
     pub reserved: Read<(u64, u64)>,
     /// Octets of a page of memory.
     pub page_len: Read<u64>,
@@ -355,7 +355,8 @@ mod tests {
 
     #[test]
     fn what_irqbalance_leaves_alone() {
-        let words = "/usr/sbin/irqbalance\0--foreground\0--banirq=25\0-i\026\0-i27\0--banmod\0ice";
+        let words =
+            "/usr/sbin/irqbalance\0--foreground\0--banirq=25\0-i\x0026\0-i27\0--banmod\0ice";
         let found = banned(words, "A=b\0IRQBALANCE_BANNED_CPULIST=0-1\0IRQBALANCE_BANNED_CPUS=8");
         assert_eq!((found.interrupts, found.cores), (vec![25, 26, 27], vec![0, 1, 3]));
         assert_eq!((found.drivers, found.script), (vec!["ice".to_string()], false));

@@ -61,7 +61,7 @@ impl Interface {
 }
 
 /// Those of `wanted`, and those of them that are not there, with the reason. If none is wanted, of
-/// those that are up: what has a device behind it, or an address of `owned`. A container has neither:
+/// those that are up: what has a device behind it, or is one of `owned`. A container has neither:
 /// all of them but lo.
 pub fn names(
     tree: &Tree,

@@ -42,7 +42,7 @@ pub enum Step {
         /// What it is to say.
         to: String,
     },
-    /// A file that a later step of the knob loses: it is kept, and written back when that is undone.
+    /// A file that a later step of the knob loses: it is kept, and written back after it.
     Keep {
         /// Its path.
         path: String,

@@ -53,8 +53,8 @@ pub enum Tune {
 /// Which machine, and what for.
 #[derive(Args)]
 pub struct Machine {
-    /// An interface queries arrive on; may be repeated. Default: those that are up and have a device
-    /// behind them or an address of the server; if none has, all that are up, but lo.
+    /// An interface queries arrive on; may be repeated. Default: those that are up and have a
+    /// device behind them or an address of the server; if none has, all that are up, but lo.
     #[arg(long, value_name = "INTERFACE")]
     interface: Vec<String>,
     /// The cores of the server; default: all this process may use.

@@ -5,8 +5,8 @@
 //!   undo:   state, last line first ──> set ──> state gone
 //! ```
 //!
-//! What is undone comes from the state alone: a script made later, when less differs, undoes what an
-//! earlier one set.
+//! What is undone comes from the state alone: a script made later, when less differs, undoes what
+//! an earlier one set.
 
 use super::knob::{Knob, Step, Verdict, quoted};
 

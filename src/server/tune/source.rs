@@ -1,4 +1,4 @@
-//! Where facts come from: a directory tree with `/proc` and `/sys` in it, and a kernel that answers.
+//! Where facts come from: a tree with `/proc` and `/sys` in it, and a kernel that answers.
 //!
 //! ```text
 //!   Tree("/")                 ─┐                        ┌─ Kernel        (calls)

@@ -258,7 +258,7 @@ fn irqbalance_may_have_been_told() {
         fs::write(root.path().join("proc/731").join(file), text).unwrap();
     };
     for (words, environment, verdict, value) in [
-        ("irqbalance\0--banirq=25\0-i\027\0", "", Good, "leaves the interrupts"),
+        ("irqbalance\0--banirq=25\0-i\x0027\0", "", Good, "leaves the interrupts"),
         ("irqbalance\0--banirq=25\0", "", Differs, "may move interrupts 27"),
         ("irqbalance\0--banmod=virtio_net\0", "", Good, "leaves the interrupts"),
         ("irqbalance\0--policyscript=/x\0", "", Unread, "a script of its own"),
