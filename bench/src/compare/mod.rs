@@ -62,23 +62,7 @@ pub fn run(options: &Options) -> io::Result<()> {
         let message = format!("{program} is missing: apt-get install {package}");
         return Err(io::Error::other(message));
     }
-    let (mut raw, settings, (present, missing)) = match &options.resume {
-        Some(directory) => {
-            let (raw, settings) = Raw::resume(directory)?;
-            let found = contenders(&settings)?;
-            if let Some(other) = builds::differ(&settings.builds, &builds::of(&found.0)?) {
-                return Err(io::Error::other(other));
-            }
-            (raw, settings, found)
-        }
-        None => {
-            let mut settings = options.settings()?;
-            let found = contenders(&settings)?;
-            settings.builds = builds::of(&found.0)?;
-            let directory = directory_of(&options.results, &began)?;
-            (Raw::create(&directory, &settings)?, settings, found)
-        }
-    };
+    let (mut raw, settings, (present, missing)) = begin(options, &began)?;
     for note in &missing {
         eprintln!("{note}");
     }
@@ -123,6 +107,28 @@ pub fn run(options: &Options) -> io::Result<()> {
     options.outputs.write(&report)?;
     print!("{text}");
     Ok(())
+}
+
+/// Where measurements go, what is measured, and who is here; of an earlier comparison only if its
+/// builds are.
+fn begin(options: &Options, began: &str) -> io::Result<(Raw, Settings, (Present, Vec<String>))> {
+    Ok(match &options.resume {
+        Some(directory) => {
+            let (raw, settings) = Raw::resume(directory)?;
+            let found = contenders(&settings)?;
+            if let Some(other) = builds::differ(&settings.builds, &builds::of(&found.0)?) {
+                return Err(io::Error::other(other));
+            }
+            (raw, settings, found)
+        }
+        None => {
+            let mut settings = options.settings()?;
+            let found = contenders(&settings)?;
+            settings.builds = builds::of(&found.0)?;
+            let directory = directory_of(&options.results, began)?;
+            (Raw::create(&directory, &settings)?, settings, found)
+        }
+    })
 }
 
 /// Those that are here, with their versions, and a word on each that is not.
