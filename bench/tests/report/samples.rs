@@ -365,7 +365,7 @@ pub fn full() -> Report {
     for limit in report.plan.iter_mut().flat_map(|plan| &mut plan.limits) {
         limit.rate = limit.rate.or(Some(2_500_000.0));
     }
-    for plan in &mut report.plan {
+    if let Some(plan) = &mut report.plan {
         plan.core_range = Some([470_000.0, 490_000.0]);
         plan.classes.iter_mut().for_each(|class| class.rate_at_least = Some(class.rate.low));
     }
