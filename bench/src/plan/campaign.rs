@@ -289,8 +289,8 @@ impl Campaign<'_> {
     }
 }
 
-/// Measures `classes` (names and groups) and, in turn with them, `mixes`. An error is one before the
-/// first load; later ones are in `Measured::fault`, beside what was measured until then.
+/// Measures `classes` (names and groups) and, in turn with them, `mixes`. An error is one before
+/// the first load; later ones are in `Measured::fault`, beside what was measured until then.
 pub fn measure(
     lab: &mut dyn Lab,
     classes: &[(String, usize)],

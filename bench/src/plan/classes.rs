@@ -558,7 +558,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_often_counts_often_however_many_there_are() {
-        // 5000 names: three of five queries are for one that does not exist, the rest for each other.
+        // 5000 names: three of five queries are for one that does not exist, the rest for others.
         let order: Vec<u32> =
             (0..25_000).map(|at| if at % 5 < 3 { 1 } else { at / 5 % 5000 }).collect();
         let questions = real(5000, &order);

@@ -123,7 +123,8 @@ pub struct Options {
         value_parser = attack_factor
     )]
     attack: f64,
-    /// Classes and their shares in what an attack adds, as nxdomain=1; default: more of the same mix.
+    /// Classes and their shares in what an attack adds, as nxdomain=1; default: more of the same
+    /// mix.
     #[arg(long, value_name = "SHARES", requires = "target")]
     attack_class: Option<Shares>,
     /// Machines that may be down.
@@ -177,9 +178,8 @@ fn attack_factor(text: &str) -> Result<f64, String> {
 pub fn run(options: &Options) -> io::Result<()> {
     let began = (now(), Instant::now());
     if options.attack_class.as_ref().is_some_and(|attack| attack.transfers > 0.0) {
-        return Err(io::Error::other(
-            "--attack-class: transfers are no part of it: leave them out",
-        ));
+        let message = "--attack-class: transfers are no part of it: leave them out";
+        return Err(io::Error::other(message));
     }
     let folder = Folder::new()?;
     let (server_cores, generator_cores) = cores(options)?;
@@ -197,12 +197,8 @@ pub fn run(options: &Options) -> io::Result<()> {
         let most = ceiling.rate * CEILING_SHARE_MAX;
         task.settings.rate_max = task.settings.rate_max.min(most);
     }
-    let quiet = options.outputs.quiet;
-    let mut say = |line: &str| {
-        if !quiet {
-            eprintln!("{line}");
-        }
-    };
+    let mut progress = options.outputs.progress();
+    let mut say = |line: &str| progress.note(line);
     let Made { plan, runs, mut notes, fault } = make(&mut testbed, &task, &mut say)?;
     notes.push(note);
     if ceiling.is_none() {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::report::model::{Check, Class, Estimate, Limit, Memory, Plan, Run, Scaling};
+use crate::report::model::{Check, Class, Estimate, Limit, Machines, Memory, Plan, Run, Scaling};
 
 use super::campaign::{Measured, Mix, Settings, measure, reload_share};
 use super::fit::{cores_known, cores_text};
@@ -94,9 +94,9 @@ fn attacked(task: &Task) -> Option<Mix> {
     Some(named(task, "attacked", shares))
 }
 
-/// The mixes that are predicted and compared: the traffic's own, a random one, and what comes in when
-/// attacked. A mix of one class was measured as that class, and shows nothing unless transfers go on
-/// beside it.
+/// The mixes that are predicted and compared: the traffic's own, a random one, and what comes in
+/// when attacked. A mix of one class was measured as that class, and shows nothing unless transfers
+/// go on beside it.
 pub fn mixes(task: &Task) -> Vec<Mix> {
     let random = random_shares(task.classes.len(), task.settings.seed);
     let all = [Some(own(task)), Some(named(task, "random", random)), attacked(task)];
@@ -144,21 +144,12 @@ pub fn make(lab: &mut dyn Lab, task: &Task, say: &mut dyn FnMut(&str)) -> io::Re
     let predicted = carried.and_then(|shares| keep(model.predict(shares, cores)));
     let on = carried.and_then(|shares| keep(model.predict(shares, measured_cores)));
     let checks = if known { checks(&model, &mixes, &measured, measured_cores) } else { Vec::new() };
-    let (mut memory, mut reload) = (None, None);
-    if task.reloads {
-        match lab.memory().map_err(|error| error.to_string()) {
-            Ok(points) => match limits::memory(&points, task.machine_mib) {
-                Ok(fitted) => memory = Some(fitted),
-                Err(why) => measured.notes.push(why),
-            },
-            Err(why) => measured.notes.push(format!("memory was not measured: {why}")),
-        }
-        if let Some(on) = on {
-            let rate = on.rate;
-            match reload_share(lab, &own, measured_cores, rate, settings, &mut measured, say) {
-                Ok(share) => reload = Some(share),
-                Err(why) => measured.notes.push(format!("a reload was not measured: {why}")),
-            }
+    let memory = task.reloads.then(|| memory(lab, task, &mut measured)).flatten();
+    let mut reload = None;
+    if let (true, Some(on)) = (task.reloads, on) {
+        match reload_share(lab, &own, measured_cores, on.rate, settings, &mut measured, say) {
+            Ok(share) => reload = Some(share),
+            Err(why) => measured.notes.push(format!("a reload was not measured: {why}")),
         }
     }
     let wires = wires(task, &measured);
@@ -187,27 +178,26 @@ pub fn make(lab: &mut dyn Lab, task: &Task, say: &mut dyn FnMut(&str)) -> io::Re
     if let (Some(wanted), Some(_)) = (&task.wanted, predicted) {
         let mix = attacked(task).unwrap_or_else(|| own.clone());
         let margin = Margin { model: &model, measured: &measured, plan: &plan, measured_cores };
-        let bought = margin.each(&mix, cores).and_then(|(rate, mut why)| {
-            let lowest = around(&mix.shares).iter().filter_map(|limit| limit.rate).reduce(f64::min);
-            why.extend(wanted.caveat.clone());
-            limits::machines(&limits::Counted {
-                target: wanted.target,
-                attack: wanted.attack,
-                down: wanted.down,
-                each: lowest.map_or(rate, |lowest| lowest.min(rate)),
-                reload_share: reload,
-                why,
-            })
-        });
-        match bought {
+        let lowest = around(&mix.shares).iter().filter_map(|limit| limit.rate).reduce(f64::min);
+        match margin.buy(wanted, &mix, cores, lowest, reload) {
             Ok(machines) => plan.machines = Some(machines),
-            Err(why) => {
-                fault.get_or_insert(why);
-            }
+            Err(why) => fault = fault.or(Some(why)),
         }
     }
     notes.extend(fault.clone());
     Ok(Made { plan, runs: measured.runs, notes, fault })
+}
+
+/// Measures memory; what stands in the way is a note.
+fn memory(lab: &mut dyn Lab, task: &Task, measured: &mut Measured) -> Option<Memory> {
+    let points = match lab.memory() {
+        Ok(points) => points,
+        Err(error) => {
+            measured.notes.push(format!("memory was not measured: {error}"));
+            return None;
+        }
+    };
+    limits::memory(&points, task.machine_mib).map_err(|why| measured.notes.push(why)).ok()
 }
 
 /// What there is without a fit: the classes as they were measured.
@@ -266,6 +256,27 @@ impl Margin<'_> {
             None => "No prediction could be checked: the margin is not known, none is taken".into(),
         });
         Ok((rate / (1.0 + worst.unwrap_or(0.0).max(0.0)), why))
+    }
+
+    /// The machines for what is wanted, of which each carries no more than `lowest`.
+    fn buy(
+        &self,
+        wanted: &Wanted,
+        mix: &Mix,
+        cores: u32,
+        lowest: Option<f64>,
+        reload_share: Option<f64>,
+    ) -> Result<Machines, String> {
+        let (rate, mut why) = self.each(mix, cores)?;
+        why.extend(wanted.caveat.clone());
+        limits::machines(&limits::Counted {
+            target: wanted.target,
+            attack: wanted.attack,
+            down: wanted.down,
+            each: lowest.map_or(rate, |lowest| lowest.min(rate)),
+            reload_share,
+            why,
+        })
     }
 
     /// The median of what was measured of a mix on so many cores: as itself, or as its only class.
