@@ -371,7 +371,11 @@ pub fn full() -> Report {
     }
     if let Some(plan) = &mut report.plan {
         plan.core_range = Some([470_000.0, 490_000.0]);
-        plan.classes.iter_mut().for_each(|class| class.rate_at_least = Some(class.rate.low));
+        for class in &mut plan.classes {
+            class.rate_at_least = Some(class.rate.low);
+            class.per_second = Some(0.5);
+            class.octet_ns = Some(0.4);
+        }
     }
     if let Some(find) = &mut report.find {
         find.refused = Some("the generator was at 91 % of its ceiling".into());
