@@ -107,6 +107,7 @@ impl Lab for ModelServer {
         run.rate = offer.rate;
         run.seconds = offer.seconds;
         run.counts.good = latencies.len() as u64;
+        run.counts.good_in_time = run.counts.good;
         run.counts.lost = lost;
         run.counts.scheduled = run.counts.good + lost;
         if offer.rate > self.ceiling {

@@ -114,6 +114,7 @@ pub fn run(
     counts.sent = counts.scheduled;
     counts.answered = counts.scheduled - counts.lost;
     counts.good = counts.answered;
+    counts.good_in_time = counts.good;
     counts.late = counts.scheduled / 5000;
     let answered: Vec<f64> = times.iter().copied().filter(|time| *time < TIMEOUT_US).collect();
     let late: Vec<f64> = (0..5000).map(|_| dice.around(1.2, 0.9)).collect();
