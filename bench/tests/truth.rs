@@ -73,7 +73,7 @@ fn hold(listen: &str, script: &str, path: &str, stream: bool, queries_per_connec
     let options = options(truth.address, path, queries_per_connection);
     let run = ask(&options, stream, 1.2);
     let log = truth.end();
-    let figures = compare(&run, &log, TIMEOUT, &BOUNDS);
+    let figures = compare(&run, &log, None, TIMEOUT, &BOUNDS);
     let table: Vec<String> = figures.iter().map(Figure::to_string).collect();
     println!("{}\n{}", heading(), table.join("\n"));
     // What a busy machine did not let it send is said, and is in no other figure.

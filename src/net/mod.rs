@@ -13,6 +13,7 @@ mod counters;
 mod ethtool;
 mod mmsg;
 mod peer;
+mod ring;
 mod ring_buffers;
 mod sched;
 mod sim;

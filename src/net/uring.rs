@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use io_uring::types::{CancelBuilder, Fixed, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::types::{Fixed, RecvMsgOut};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::limits::{BATCH_COUNT_MAX, DATAGRAM_BUFFER_LEN};
@@ -31,6 +31,7 @@ use crate::memory::HUGE_PAGE_LEN;
 use super::batch::{Batch, Slot, Slots};
 use super::counters::PathCounters;
 use super::peer::{CONTROL_LEN, Control, NAME_LEN, Origin, PeerName, reply_control};
+use super::ring::{self, SEND};
 use super::ring_buffers::RingBuffers;
 use super::{PacketPath, sys};
 
@@ -45,10 +46,6 @@ const BUFFER_LEN: usize =
     (OUT_LEN + NAME_LEN + CONTROL_LEN + DATAGRAM_BUFFER_LEN).next_multiple_of(64);
 const BUFFER_GROUP: u16 = 0;
 const _: () = assert!(BUFFERS as usize * (BUFFER_LEN + 16) <= HUGE_PAGE_LEN);
-/// Marks completions of sends; receives carry the socket's index.
-const SEND: u64 = 1 << 32;
-/// Enters of the kernel that closing may take: one is enough unless completions overflowed.
-const CLOSING_ROUNDS_MAX: usize = 64;
 /// Listening addresses one core can serve.
 const SOCKETS_MAX: usize = 64;
 
@@ -146,26 +143,6 @@ impl UringPath {
         path.arm();
         path.ring.submit()?;
         Ok(path)
-    }
-
-    /// Ends the receives and lets go of the sockets. Without it the kernel would do so some time
-    /// after the process has ended, and the next one would find the port taken.
-    fn close(&mut self) -> io::Result<()> {
-        self.ring.submitter().register_sync_cancel(None, CancelBuilder::any())?;
-        // A cancelled receive holds its socket until its last completion is made.
-        for _ in 0..CLOSING_ROUNDS_MAX {
-            self.enter()?;
-            while let Some(completion) = self.ring.completion().next() {
-                let receive = completion.user_data() & SEND == 0;
-                if receive && !cqueue::more(completion.flags()) {
-                    self.sockets[completion.user_data() as usize].armed = false;
-                }
-            }
-            if self.sockets.iter().all(|listener| !listener.armed) {
-                break;
-            }
-        }
-        self.ring.submitter().unregister_files()
     }
 
     /// Whether every socket has a receive.
@@ -282,24 +259,12 @@ impl UringPath {
         };
         entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(SEND)
     }
-
-    /// Enters the kernel: submits what is queued and completes what has arrived.
-    fn enter(&mut self) -> io::Result<()> {
-        match self.ring.submit_and_wait(0) {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                // Interrupted, or completions to be reaped first: both mend themselves.
-                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                _ => Err(error),
-            },
-        }
-    }
 }
 
 impl Drop for UringPath {
     fn drop(&mut self) {
-        // A kernel before 6.0 cannot, and lets go a moment later.
-        let _ = self.close();
+        let armed = self.sockets.iter().filter(|listener| listener.armed).count();
+        let _ = ring::close(&mut self.ring, armed);
     }
 }
 
@@ -312,7 +277,7 @@ impl PacketPath for UringPath {
         if self.slots.is_empty() && (self.ring.submission().taskrun() || !self.is_armed()) {
             self.buffers.publish();
             self.arm();
-            self.enter()?;
+            ring::enter(&mut self.ring)?;
             self.reap();
         }
         if !self.slots.is_empty() {
@@ -352,9 +317,9 @@ impl PacketPath for UringPath {
             }
         }
         self.arm();
-        self.enter()?;
+        ring::enter(&mut self.ring)?;
         while !self.ring.submission().is_empty() {
-            self.enter()?;
+            ring::enter(&mut self.ring)?;
         }
         self.counters.count_sent(count);
         self.slots.clear();
@@ -374,19 +339,10 @@ impl PacketPath for UringPath {
         }
         self.buffers.publish();
         self.arm();
-        let timespec = Timespec::from(timeout);
-        let args = SubmitArgs::new().timespec(&timespec);
-        match self.ring.submitter().submit_with_args(1, &args) {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME) => {
-                    self.counters.make_drop_count_due();
-                    Ok(())
-                }
-                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                _ => Err(error),
-            },
+        if !ring::wait(&mut self.ring, timeout)? {
+            self.counters.make_drop_count_due();
         }
+        Ok(())
     }
 
     fn counters(&self) -> &Arc<PathCounters> {

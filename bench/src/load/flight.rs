@@ -28,6 +28,8 @@ pub struct Flight {
     inverse: u16,
     next: u64,
     oldest: u64,
+    /// From here on times of sending are those of their batch.
+    batch: u64,
 }
 
 /// A query that was sent.
@@ -76,6 +78,7 @@ impl Flight {
             inverse,
             next: 0,
             oldest: 0,
+            batch: 0,
         }
     }
 
@@ -101,6 +104,23 @@ impl Flight {
     pub fn open(&mut self, intended_ns: u64, sent_ns: u64, question: u64, index: u32) {
         *self.slot(self.next) = Slot { intended_ns, sent_ns, question, index, open: true };
         self.next += 1;
+    }
+
+    /// What was opened since this was called last left between two times, one after the other:
+    /// each gets its share.
+    pub fn sent_between(&mut self, begin_ns: u64, end_ns: u64) {
+        let batch = self.batch..self.next;
+        self.batch = self.next;
+        // A lane that was left out has no query.
+        let count = batch.clone().filter(|&number| self.slot(number).open).count() as u64;
+        let mut sent = 0;
+        for number in batch {
+            let slot = self.slot(number);
+            if slot.open {
+                sent += 1;
+                slot.sent_ns = share_ns(sent, count, begin_ns, end_ns);
+            }
+        }
     }
 
     /// Leaves out the lane whose turn it is: it can take nothing now.
@@ -165,6 +185,11 @@ impl Flight {
         let oldest = self.oldest;
         (oldest < self.next).then(|| self.slot(oldest).sent_ns)
     }
+}
+
+/// When the `number`th of `count` is done, if each takes as long as the others.
+pub fn share_ns(number: u64, count: u64, begin_ns: u64, end_ns: u64) -> u64 {
+    begin_ns + end_ns.saturating_sub(begin_ns) * number / count.max(1)
 }
 
 /// A number that tells question sections apart, letter case included.
@@ -241,6 +266,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn queries_of_one_batch_leave_one_after_the_other() {
+        let mut flight = Flight::new(4, 1, 0, 5);
+        let mut lanes = Vec::new();
+        for number in 0..6 {
+            match number {
+                2 => flight.sent_between(100, 120),
+                3 => flight.skip_lane(),
+                _ => {}
+            }
+            lanes.push(flight.next().unwrap());
+            flight.open(1, 90, 7, 0);
+        }
+        flight.sent_between(200, 280);
+        let sent = lanes.into_iter().map(|(lane, id)| match flight.close(lane, id, 7) {
+            Match::Open(slot) => slot.sent_ns,
+            _ => 0,
+        });
+        assert_eq!(sent.collect::<Vec<_>>(), [110, 120, 220, 240, 260, 280]);
     }
 
     #[test]

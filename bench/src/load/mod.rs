@@ -109,6 +109,18 @@ pub struct Load {
     pub seed: u64,
 }
 
+impl Load {
+    /// When thread `index` of `threads` is to send, in nanoseconds from the start.
+    pub fn times(&self, index: usize, threads: usize) -> Times {
+        let rate = self.rate / threads as f64;
+        Times::new(&self.schedule, rate, self.seconds, self.seed_of(index)).part(index, threads)
+    }
+
+    fn seed_of(&self, index: usize) -> u64 {
+        self.seed.wrapping_mul(1_000_003).wrapping_add(index as u64)
+    }
+}
+
 /// What a load looks like while it runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Live {
@@ -268,7 +280,7 @@ impl Part {
         }
         wake_on_time();
         let rate = self.load.rate / self.threads as f64;
-        let seed = self.load.seed.wrapping_mul(1_000_003).wrapping_add(self.index as u64);
+        let seed = self.load.seed_of(self.index);
         let timeout_ns = self.options.timeout.as_nanos() as u64;
         // Twice what is on its way if nothing is answered; a burst at once.
         let burst = match self.load.schedule {
@@ -294,8 +306,7 @@ impl Part {
         };
         Ok(Worker {
             questions: self.questions.clone(),
-            times: Times::new(&self.load.schedule, rate, self.load.seconds, seed)
-                .part(self.index, self.threads),
+            times: self.load.times(self.index, self.threads),
             part: (self.index as u64, self.threads as u64),
             random: Random::new(seed ^ 0x5353),
             timeout_ns,

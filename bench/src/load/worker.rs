@@ -14,7 +14,7 @@ use crate::mix::{Entry, Questions};
 use crate::zones::queries::Random;
 
 use super::carrier::{Arrival, Carrier};
-use super::flight::{Flight, Match, question_hash};
+use super::flight::{Flight, Match, question_hash, share_ns};
 use super::schedule::Times;
 use super::tally::Tally;
 
@@ -200,10 +200,13 @@ impl Worker {
 
     /// Sends what was queued, which was due at `dues`.
     fn flush(&mut self, tally: &mut Tally, dues: &[u64], second: usize) -> io::Result<()> {
+        let begun = now_ns();
         if let Some(lanes) = &mut self.datagrams
             && !dues.is_empty()
         {
             tally.unsent += lanes.carrier.flush()? as u64;
+            // A batch takes longer than much of what is measured.
+            lanes.flight.sent_between(begun, now_ns());
         }
         if let Some(lanes) = &mut self.streams {
             // What a connection that ended had not sent is lost at the server's.
@@ -213,8 +216,8 @@ impl Worker {
             return Ok(());
         }
         let sent = now_ns();
-        for due in dues {
-            let late = sent - due;
+        for (number, due) in (1..).zip(dues) {
+            let late = share_ns(number, dues.len() as u64, begun, sent) - due;
             tally.lateness.saturating_record(late.max(1));
             tally.counts.late += u64::from(late > self.late_ns);
         }

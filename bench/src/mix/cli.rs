@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use ring53::limits::ANSWER_SIZE_MAX;
 use ring53::wire::Name;
 use ring53::zone::Zone;
 
@@ -63,7 +64,7 @@ pub struct MixOptions {
     /// Share of queries that ask for DNSSEC records.
     #[arg(long = "do", value_name = "SHARE", help_heading = HEADING)]
     pub dnssec_ok: Option<Share>,
-    /// EDNS sizes and weights, as 1232=80,4096=10,none=10 [default: none; 1232 with DO or an
+    /// EDNS sizes, 4096 at most, and weights, as 1232=80,4096=10,none=10 [default: none; 1232 with DO or an
     /// option].
     #[arg(long, value_name = "SIZES", value_parser = sizes, help_heading = HEADING)]
     pub edns: Option<Shares<Option<u16>>>,
@@ -129,8 +130,9 @@ fn types(text: &str) -> Result<Shares<u16>, String> {
 fn sizes(text: &str) -> Result<Shares<Option<u16>>, String> {
     let size = |text: &str| match text {
         "none" => Some(None),
-        _ => text.parse().ok().map(Some),
+        _ => text.parse().ok().filter(|&size| usize::from(size) <= ANSWER_SIZE_MAX).map(Some),
     };
+    // The paths read no longer datagrams: such an answer would be lost here.
     Shares::read(text, size, "1232=80,4096=10,none=10")
 }
 

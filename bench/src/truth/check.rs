@@ -1,14 +1,17 @@
 //! The generator's report held against the log of what was really done.
 //!
 //! ```text
-//!   log:     departure - arrival of each query, and what was dropped or falsified
-//!   report:  latency from the intended time of sending, lost queries at the time-out; from the
-//!            actual one, of what was answered; counts
-//!   script:  due - arrival: what the log would say of a server that is never late
+//!   schedule: when each query was to be sent; the n-th of them is the n-th to arrive
+//!   log:      departure - arrival of each query, and what was dropped or falsified
+//!   report:   latency from the intended time of sending, lost queries at the time-out; from the
+//!             actual one, of what was answered; counts
+//!   script:   due - arrival: what the log would say of a server that is never late
 //! ```
 //!
 //! The two sides are measured apart: what lies between them, the sending itself and both ways
-//! through the kernel, is in the bounds.
+//! through the kernel, is in the bounds. A generator that was kept from its core sends late; its
+//! queries have waited since they were to be sent, and the truth counts from there, too: the
+//! schedule's times, placed so that the query that took the least to arrive took nothing.
 
 use std::fmt;
 use std::time::Duration;
@@ -105,22 +108,29 @@ fn fate(entry: &Entry, timeout_ns: u64) -> Fate {
 }
 
 /// All figures of a run against a server that has the same log. Each query must be in the log, so
-/// the run is the only one that the server has seen.
-pub fn compare(run: &Run, log: &Log, timeout: Duration, bounds: &Bounds) -> Vec<Figure> {
+/// the run is the only one that the server has seen. `schedule`: when each query was to be sent, in
+/// nanoseconds, if they arrive in the order of sending.
+pub fn compare(
+    run: &Run,
+    log: &Log,
+    schedule: Option<&[u64]>,
+    timeout: Duration,
+    bounds: &Bounds,
+) -> Vec<Figure> {
     let timeout_ns = timeout.as_nanos() as u64;
     let mut figures = counts(run, log, timeout_ns);
+    let queries: Vec<&Entry> = log.entries.iter().filter(|entry| entry.act != Act::Again).collect();
     // Nanoseconds of each query by the log and by the script; `None`: it was lost.
-    let fates = || {
-        log.entries.iter().filter(|entry| entry.act != Act::Again).map(|entry| {
-            match fate(entry, timeout_ns) {
-                Fate::Answered(ns) => Some((ns, entry.due_ns - entry.arrival_ns)),
-                Fate::Lost | Fate::Late => None,
-            }
-        })
-    };
-    let lost = (timeout_ns, timeout_ns);
-    let all = Sides::new(fates().map(|fate| fate.unwrap_or(lost)));
-    let answered = Sides::new(fates().flatten());
+    let fates = queries.iter().map(|entry| match fate(entry, timeout_ns) {
+        Fate::Answered(ns) => Some((ns, entry.due_ns - entry.arrival_ns)),
+        Fate::Lost | Fate::Late => None,
+    });
+    let waits = waits_ns(&queries, schedule);
+    let all = Sides::new(fates.clone().zip(waits).map(|(fate, wait_ns)| {
+        let (truth, script) = fate.unwrap_or((timeout_ns, timeout_ns));
+        (truth + wait_ns, script + wait_ns)
+    }));
+    let answered = Sides::new(fates.flatten());
     figures.extend(all.against(&run.latency, ["p50, us", "p99, us", "p99.9, us"], bounds));
     let names = ["p50 from sending, us", "p99 from sending, us", "p99.9 from sending, us"];
     figures.extend(answered.against(&run.service, names, bounds));
@@ -128,6 +138,17 @@ pub fn compare(run: &Run, log: &Log, timeout: Duration, bounds: &Bounds) -> Vec<
         figures.extend(stalled(run, &stall, &all, bounds));
     }
     figures
+}
+
+/// How long each query has waited to arrive, if the schedule is known: nanoseconds from the time at
+/// which it was to be sent.
+fn waits_ns(queries: &[&Entry], schedule: Option<&[u64]>) -> Vec<u64> {
+    let Some(times) = schedule.filter(|times| times.len() == queries.len()) else {
+        return vec![0; queries.len()];
+    };
+    let since_start = |(entry, at): (&&Entry, &u64)| entry.arrival_ns.saturating_sub(*at);
+    let start_ns = queries.iter().zip(times).map(since_start).min().unwrap_or_default();
+    queries.iter().zip(times).map(|pair| since_start(pair) - start_ns).collect()
 }
 
 /// Times by the log and by the script, each in order.
@@ -302,7 +323,7 @@ mod tests {
     }
 
     fn failures(run: &Run, log: &Log) -> Vec<&'static str> {
-        let figures = compare(run, log, TIMEOUT, &Bounds::default());
+        let figures = compare(run, log, None, TIMEOUT, &Bounds::default());
         figures.iter().filter(|it| !it.holds()).map(|it| it.name).collect()
     }
 
@@ -342,11 +363,30 @@ mod tests {
         let truth = |figures: &[Figure]| {
             figures.iter().find(|it| it.name == "p50, us").map(|it| (it.truth, it.script)).unwrap()
         };
-        let (p50, script) = truth(&compare(&run, &log, TIMEOUT, &Bounds::default()));
+        let (p50, script) = truth(&compare(&run, &log, None, TIMEOUT, &Bounds::default()));
         assert_eq!(p50, script.unwrap() + 5.0);
         run.latency.p50 = p50 + 51.0;
         run.latency.p99 = 1e6 * 1.021;
         assert_eq!(failures(&run, &log), ["p50, us", "p99, us"]);
+    }
+
+    #[test]
+    fn what_was_sent_late_has_waited() {
+        let (mut run, mut log) = both();
+        let mut schedule: Vec<u64> = (0..100).map(|number| number * 1_000_000).collect();
+        let differing = |run: &Run, log: &Log, schedule: &[u64]| {
+            let figures = compare(run, log, Some(schedule), TIMEOUT, &Bounds::default());
+            figures.into_iter().filter(|it| !it.holds()).map(|it| it.name).collect::<Vec<_>>()
+        };
+        assert!(differing(&run, &log, &schedule).is_empty());
+        // All but one were to be sent 300 us earlier than they were.
+        schedule.iter_mut().skip(1).for_each(|at| *at -= 300_000);
+        assert_eq!(differing(&run, &log, &schedule), ["p50, us"]);
+        run.latency.p50 += 300.0;
+        assert!(differing(&run, &log, &schedule).is_empty());
+        // A schedule of other queries says nothing.
+        log.entries.pop();
+        assert!(differing(&run, &log, &schedule).contains(&"p50, us"));
     }
 
     #[test]

@@ -134,7 +134,10 @@ fn one(options: &Options, rate: f64, script: &str) -> io::Result<(Run, Vec<Figur
     let log = Log::read(&path);
     // A log of some hundred megabytes is not left behind.
     let _ = std::fs::remove_file(&path);
-    let figures = compare(&run, &log?, load_options.timeout, &Bounds::default());
+    // Of several connections, one may overtake another.
+    let schedule = (options.over == Carried::Udp).then(|| load.times(0, 1).collect::<Vec<_>>());
+    let bounds = Bounds::default();
+    let figures = compare(&run, &log?, schedule.as_deref(), load_options.timeout, &bounds);
     Ok((run, figures))
 }
 

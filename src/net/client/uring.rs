@@ -14,11 +14,12 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, Fixed, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::types::{Fixed, RecvMsgOut};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::limits::DATAGRAM_BUFFER_LEN;
 use crate::memory::Region;
+use crate::net::ring::{self, SEND};
 use crate::net::ring_buffers::RingBuffers;
 use crate::net::sys;
 
@@ -29,16 +30,12 @@ const BUFFERS: u16 = 1024;
 /// `struct io_uring_recvmsg_out`.
 const OUT_LEN: usize = 16;
 const BUFFER_LEN: usize = (OUT_LEN + TIME_CONTROL_LEN + DATAGRAM_BUFFER_LEN).next_multiple_of(64);
-/// Marks completions of sends, with how many datagrams they had; receives carry the port.
-const SEND: u64 = 1 << 32;
 /// Room for one control message with a segment's length.
 const SEGMENT_CONTROL_LEN: usize = size_of::<libc::cmsghdr>() + 8;
 /// Octets of the largest datagram before it is cut into segments.
 const SEGMENTS_LEN_MAX: usize = 65_000;
 /// Datagrams taken in one turn, so that sending gets its own.
 const TURN_COUNT_MAX: usize = 256;
-/// Enters of the kernel that closing may take.
-const CLOSING_ROUNDS_MAX: usize = 64;
 
 //----------- UringClient ----------------------------------------------------
 
@@ -126,7 +123,7 @@ impl UringClient {
         };
         while !path.unarmed.is_empty() {
             path.arm();
-            path.enter()?;
+            ring::enter(&mut path.ring)?;
         }
         Ok(path)
     }
@@ -144,18 +141,6 @@ impl UringClient {
                 return;
             }
             self.ports[port as usize].armed = true;
-        }
-    }
-
-    /// Enters the kernel: submits what is queued and completes what has arrived.
-    fn enter(&mut self) -> io::Result<()> {
-        match self.ring.submit_and_wait(0) {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                // Interrupted, or completions to be reaped first: both mend themselves.
-                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                _ => Err(error),
-            },
         }
     }
 
@@ -179,6 +164,7 @@ impl UringClient {
             header.msg_controllen = SEGMENT_CONTROL_LEN;
             opcode::SendMsg::new(Fixed(port), header).flags(libc::MSG_DONTWAIT as u32).build()
         };
+        // With how many datagrams it has.
         entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(SEND | count as u64)
     }
 
@@ -218,30 +204,12 @@ impl UringClient {
         self.buffers.give_back(buffer);
         count
     }
-
-    /// Ends the receives, so that the ports are free at once.
-    fn close(&mut self) -> io::Result<()> {
-        self.ring.submitter().register_sync_cancel(None, CancelBuilder::any())?;
-        for _ in 0..CLOSING_ROUNDS_MAX {
-            self.enter()?;
-            while let Some(completion) = self.ring.completion().next() {
-                let receive = completion.user_data() & SEND == 0;
-                if receive && !cqueue::more(completion.flags()) {
-                    self.ports[completion.user_data() as usize].armed = false;
-                }
-            }
-            if self.ports.iter().all(|port| !port.armed) {
-                break;
-            }
-        }
-        self.ring.submitter().unregister_files()
-    }
 }
 
 impl Drop for UringClient {
     fn drop(&mut self) {
-        // A kernel before 6.0 cannot, and lets go a moment later.
-        let _ = self.close();
+        let armed = self.ports.iter().filter(|port| port.armed).count();
+        let _ = ring::close(&mut self.ring, armed);
     }
 }
 
@@ -280,9 +248,9 @@ impl ClientPath for UringClient {
         }
         self.queued.clear();
         self.arm();
-        self.enter()?;
+        ring::enter(&mut self.ring)?;
         while !self.ring.submission().is_empty() {
-            self.enter()?;
+            ring::enter(&mut self.ring)?;
         }
         Ok(())
     }
@@ -294,7 +262,7 @@ impl ClientPath for UringClient {
                 return Ok(0);
             }
             self.arm();
-            self.enter()?;
+            ring::enter(&mut self.ring)?;
         }
         let ahead_ns = super::real_time_ahead_ns();
         let mut count = 0;
@@ -311,15 +279,7 @@ impl ClientPath for UringClient {
             return Ok(());
         }
         self.arm();
-        let timespec = Timespec::from(timeout);
-        let args = SubmitArgs::new().timespec(&timespec);
-        match self.ring.submitter().submit_with_args(1, &args) {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                _ => Err(error),
-            },
-        }
+        ring::wait(&mut self.ring, timeout).map(drop)
     }
 
     fn unsent(&self) -> u64 {
