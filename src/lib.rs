@@ -5,8 +5,9 @@
 //! a query; `tests/tidy.rs` holds the layers below to their rules.
 //!
 //! ```text
-//! server ─┬─> answer ───┬─> snapshot ──> { zone, policy } ──> { wire, tsig, memory } ──> limits
-//!         ├─> transfer ─┘
+//! server ─┬─> answer ───┬─> snapshot ──> { zone, cache, policy } ──> { wire, tsig, memory } ──> limits
+//!         ├─> transfer ─┤
+//!         ├─> resolver ─┘
 //!         └─> net ─────────────────────────────────────────────────────────────────> limits
 //! ```
 
@@ -15,6 +16,7 @@ pub mod limits;
 pub mod memory;
 pub mod net;
 pub mod policy;
+pub mod resolver;
 pub mod server;
 pub mod snapshot;
 pub mod transfer;

@@ -10,9 +10,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tsig", &["limits", "wire", "tsig"]),
     ("zone", &["limits", "memory", "wire", "zone"]),
     ("policy", &["limits", "wire", "policy"]),
-    ("snapshot", &["limits", "memory", "wire", "tsig", "policy", "zone", "snapshot"]),
-    ("answer", &["limits", "memory", "wire", "zone", "snapshot", "answer"]),
+    ("snapshot", &["limits", "memory", "wire", "tsig", "policy", "zone", "cache", "snapshot"]),
+    ("answer", &["limits", "memory", "wire", "zone", "cache", "policy", "snapshot", "answer"]),
     ("transfer", &["limits", "wire", "tsig", "policy", "zone", "snapshot", "transfer"]),
+    ("cache", &["limits", "memory", "wire", "cache"]),
+    ("resolver", &["limits", "wire", "policy", "resolver"]),
     ("net", &["limits", "memory", "net"]),
 ];
 
