@@ -12,6 +12,7 @@
 //! ```
 
 pub mod answer;
+pub mod cache;
 pub mod limits;
 pub mod memory;
 pub mod net;

@@ -24,6 +24,7 @@ const UNSAFE: &[&str] = &[
     "src/memory/pages.rs",
     "src/memory/prefetch.rs",
     "src/memory/region.rs",
+    "src/memory/store.rs",
     "src/net/batch.rs",
     "src/net/client/mmsg.rs",
     "src/net/client/uring.rs",

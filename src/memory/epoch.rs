@@ -14,6 +14,8 @@
 //! value, and the publisher waits for it. Pin and unpin are one store each and the pin one fence:
 //! no core ever waits, frees or allocates. A core pins once per batch and never across a wait, so
 //! the publisher waits at most for one batch.
+//!
+//! [`Epochs`] is the announcing by itself, for what is freed later rather than waited for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -33,25 +35,21 @@ pub struct Published<T> {
 
 struct Shared<T> {
     pointer: AtomicPtr<T>,
-    epoch: AtomicU64,
-    slots: Box<[CachePadded<AtomicU64>]>,
+    epochs: Epochs,
 }
 
 impl<T: Send + Sync> Published<T> {
     /// Publishes `value` for at most `readers_max` readers.
     pub fn new(value: Box<T>, readers_max: usize) -> Published<T> {
-        let slots = (0..readers_max).map(|_| CachePadded::new(AtomicU64::new(OFFLINE))).collect();
         let pointer = AtomicPtr::new(Box::into_raw(value));
-        Published {
-            shared: Arc::new(Shared { pointer, epoch: AtomicU64::new(1), slots }),
-            readers_made: 0,
-        }
+        let epochs = Epochs::new(readers_max);
+        Published { shared: Arc::new(Shared { pointer, epochs }), readers_made: 0 }
     }
 
     /// Makes the next reader. Panics past the `readers_max` given to [`Published::new`].
     pub fn reader(&mut self) -> Reader<T> {
         let index = self.readers_made;
-        assert!(index < self.shared.slots.len(), "one reader more than was announced");
+        assert!(index < self.shared.epochs.slots.len(), "one reader more than was announced");
         self.readers_made += 1;
         Reader { shared: Arc::clone(&self.shared), index }
     }
@@ -61,15 +59,9 @@ impl<T: Send + Sync> Published<T> {
     /// Waits at most for the longest pin, in steps of 50 us; the cores are not disturbed.
     pub fn publish(&mut self, value: Box<T>) -> Box<T> {
         let old = self.shared.pointer.swap(Box::into_raw(value), Ordering::SeqCst);
-        let epoch = self.shared.epoch.fetch_add(1, Ordering::SeqCst) + 1;
-        for slot in &self.shared.slots {
-            loop {
-                let seen = slot.load(Ordering::SeqCst);
-                if seen == OFFLINE || seen >= epoch {
-                    break;
-                }
-                std::thread::sleep(Duration::from_micros(50));
-            }
+        let epoch = self.shared.epochs.advance();
+        while !self.shared.epochs.is_past(epoch) {
+            std::thread::sleep(Duration::from_micros(50));
         }
         // SAFETY:
         // - `old` came from `Box::into_raw` (in `new` or in an earlier `publish`) and left the
@@ -101,21 +93,20 @@ impl<T> Reader<T> {
     /// Pins the current value until the guard is dropped. Wait-free.
     #[inline(always)]
     pub fn pin(&mut self) -> Pin<'_, T> {
-        let slot = &*self.shared.slots[self.index];
-        slot.store(self.shared.epoch.load(Ordering::SeqCst), Ordering::SeqCst);
+        let online = self.shared.epochs.announce(self.index);
         let pointer = self.shared.pointer.load(Ordering::SeqCst);
         // SAFETY:
         // - The pointer is never null and points to a boxed value that `publish` frees only after
         //   this slot has left the epoch announced one line above; `Pin` leaves it on drop.
         // - `&mut self` allows one pin per slot at a time.
-        Pin { value: unsafe { &*pointer }, slot }
+        Pin { value: unsafe { &*pointer }, _online: online }
     }
 }
 
 /// A pinned value. Never held across a wait.
 pub struct Pin<'a, T> {
     value: &'a T,
-    slot: &'a AtomicU64,
+    _online: Online<'a>,
 }
 
 impl<T> std::ops::Deref for Pin<'_, T> {
@@ -127,7 +118,51 @@ impl<T> std::ops::Deref for Pin<'_, T> {
     }
 }
 
-impl<T> Drop for Pin<'_, T> {
+//----------- Epochs ---------------------------------------------------------
+
+/// Who is reading since when.
+pub struct Epochs {
+    epoch: AtomicU64,
+    slots: Box<[CachePadded<AtomicU64>]>,
+}
+
+impl Epochs {
+    /// For readers with the numbers below `readers_max`.
+    pub fn new(readers_max: usize) -> Epochs {
+        let slots = (0..readers_max).map(|_| CachePadded::new(AtomicU64::new(OFFLINE))).collect();
+        Epochs { epoch: AtomicU64::new(1), slots }
+    }
+
+    /// Begins a new epoch. What was taken out of every reader's reach before may be freed when it
+    /// [is past](Epochs::is_past).
+    pub fn advance(&self) -> u64 {
+        self.epoch.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Whether every reader that goes on has begun in this epoch or later.
+    pub fn is_past(&self, epoch: u64) -> bool {
+        self.slots.iter().all(|slot| {
+            let seen = slot.load(Ordering::SeqCst);
+            seen == OFFLINE || seen >= epoch
+        })
+    }
+
+    /// Says that reader `index` reads, until what is returned is dropped. One at a time: the first
+    /// of two that is dropped would take the other offline.
+    #[inline(always)]
+    pub(super) fn announce(&self, index: usize) -> Online<'_> {
+        let slot = &*self.slots[index];
+        slot.store(self.epoch.load(Ordering::SeqCst), Ordering::SeqCst);
+        Online { slot }
+    }
+}
+
+/// A reader that reads.
+pub(super) struct Online<'a> {
+    slot: &'a AtomicU64,
+}
+
+impl Drop for Online<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         self.slot.store(OFFLINE, Ordering::Release);

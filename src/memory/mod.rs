@@ -5,13 +5,15 @@
 //! - [`Shared`]: one with several owners.
 //! - [`Pages`]: a growing array that does the same.
 //! - [`prefetch`]: asks for a cache line before it is needed.
+//! - [`store`]: a table of octets in fixed memory, read without waiting, with one writer.
 //! - [`epoch`]: publishes a value that the cores read without locks; only the publisher frees.
 
 pub mod epoch;
 mod pages;
 mod prefetch;
 mod region;
+pub mod store;
 
 pub use pages::Pages;
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_address};
 pub use region::{HUGE_PAGE_LEN, Region, Shared};

@@ -7,22 +7,26 @@
 #[inline(always)]
 pub fn prefetch<T>(bytes: &[T], index: usize) {
     if index < bytes.len() {
-        let address = bytes.as_ptr().wrapping_add(index);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY:
-        // - A prefetch never faults and changes no architectural state, whatever the address;
-        //   this one is inside `bytes`.
-        unsafe {
-            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(address.cast());
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY:
-        // - PRFM is a hint: it never faults and changes no architectural state.
-        unsafe {
-            core::arch::asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nostack, readonly));
-        }
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let _ = address;
+        prefetch_address(bytes.as_ptr().wrapping_add(index).cast());
     }
+}
+
+/// Asks for the cache line at an address, which need not be one of anything.
+#[inline(always)]
+pub fn prefetch_address(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY:
+    // - A prefetch never faults and changes no architectural state, whatever the address.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY:
+    // - PRFM is a hint: it never faults and changes no architectural state.
+    unsafe {
+        core::arch::asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nostack, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
 }

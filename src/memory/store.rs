@@ -1,0 +1,808 @@
+//! A table of octets by hash, in memory of a fixed size: many readers that never wait, one writer.
+//!
+//! ```text
+//!   buckets   | word word word word word word word word |    one cache line
+//!   word      | tag 16 | used 1 | claimed 1 | place 46 |     0: empty; places count 16 octets
+//!   segments  | entry | entry | entry ....... free |         the log: filled one after the other
+//!   entry     | hash 8 | len 4 | until 4 | octets ... |
+//! ```
+//!
+//! An entry is written once and never changed: another one takes its place in the table. Readers are
+//! announced ([`Epochs`]); a segment is filled again when nobody can read what it had.
+//!
+//! Room is made by taking the oldest segment: what was used since it was written (CLOCK) is written
+//! again at the end of the log, the rest is dropped. So nothing is fragmented, whatever the lengths,
+//! and there is no list to keep in order.
+//!
+//! A hash has two buckets; the first has nearly everything. When both are full, a word that was not
+//! used gives way.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::epoch::{Epochs, Online};
+use super::{HUGE_PAGE_LEN, Region, prefetch_address};
+
+/// Words of a bucket: one cache line.
+const WORDS: usize = 8;
+const BUCKET_LEN: usize = WORDS * size_of::<u64>();
+/// Octets that places count.
+const UNIT: usize = 16;
+/// What stands before an entry's octets.
+const ENTRY_HEADER_LEN: usize = size_of::<Header>();
+const _: () = assert!(ENTRY_HEADER_LEN == UNIT);
+/// Buckets of one step through the table.
+const STEP_BUCKETS: usize = 4096;
+/// Octets of an entry at most.
+pub const ENTRY_LEN_MAX: usize = 96 << 10;
+/// Memory for one word of the table: smaller entries run out of words before they run out of room.
+const MEMORY_PER_WORD: usize = 96;
+/// Segments there are at most, and their least length: two entries of the greatest length.
+const SEGMENTS_MAX: usize = 256;
+const SEGMENT_LEN_MIN: usize = 256 << 10;
+const _: () = assert!(SEGMENT_LEN_MIN >= 2 * (ENTRY_LEN_MAX + ENTRY_HEADER_LEN));
+/// Segments that are kept free, or wait for readers to end: writing never waits for one.
+const SPARE: usize = 3;
+/// The least memory a store can have.
+pub const MEMORY_MIN: usize = 4 << 20;
+const _: () = assert!(MEMORY_MIN / SEGMENT_LEN_MIN >= 3 * SPARE);
+
+const USED: u64 = 1 << 47;
+const CLAIMED: u64 = 1 << 46;
+const PLACE: u64 = CLAIMED - 1;
+const TAG_SHIFT: u32 = 48;
+
+//----------- Store ----------------------------------------------------------
+
+/// The table and its memory.
+pub struct Store {
+    memory: Memory,
+    buckets: usize,
+    segments_at: usize,
+    segment_len: usize,
+    segments: usize,
+    epochs: Epochs,
+    readers_made: AtomicUsize,
+    readers_max: usize,
+    writing: Mutex<Log>,
+}
+
+/// Memory that is shared octet by octet by the rules of this file.
+struct Memory {
+    start: *mut u8,
+    len: usize,
+    /// Never looked at again: a reference to all of it would cover what is being written.
+    _region: Region,
+}
+
+// SAFETY:
+// - The memory is reached through the functions of this file only. Words are atomics. An entry's
+//   octets are written by the one writer before its word is published (Release) and not again
+//   before every reader that could have seen that word has ended (`Epochs`).
+unsafe impl Send for Memory {}
+// SAFETY:
+// - As above.
+unsafe impl Sync for Memory {}
+
+/// What stands before an entry's octets.
+#[repr(C)]
+struct Header {
+    hash: u64,
+    len: u32,
+    until: u32,
+}
+
+/// An entry that is looked at.
+struct Entry<'a> {
+    hash: u64,
+    until: u32,
+    octets: &'a [u8],
+}
+
+/// Where the log is written.
+struct Log {
+    /// The segment being filled, and how far it is.
+    active: usize,
+    filled: usize,
+    /// Full ones, the oldest first, each with its octets.
+    full: VecDeque<(usize, usize)>,
+    free: Vec<usize>,
+    /// Taken out of the table in this epoch.
+    waiting: VecDeque<(usize, u64)>,
+    counts: Counts,
+    turn: usize,
+}
+
+/// What a store holds and what it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Entries in the table.
+    pub entries: u64,
+    /// Octets of them, headers included.
+    pub octets: u64,
+    /// Entries that gave way because there was no room.
+    pub evicted: u64,
+    /// Entries that gave way because there was no word.
+    pub crowded: u64,
+    /// Entries that were written again because they had been used.
+    pub kept: u64,
+    /// Entries that were not taken: no segment was free.
+    pub refused: u64,
+}
+
+impl Store {
+    /// A store in `memory` octets, all of it included, for at most `readers_max` readers.
+    pub fn new(memory: usize, readers_max: usize) -> io::Result<Arc<Store>> {
+        let memory_len = memory.max(MEMORY_MIN);
+        let buckets = (memory_len / MEMORY_PER_WORD / WORDS).max(1);
+        let segments_at = (buckets * BUCKET_LEN).next_multiple_of(4096);
+        let left = memory_len - segments_at;
+        let segment_len = (left / SEGMENTS_MAX).max(SEGMENT_LEN_MIN) / 4096 * 4096;
+        let segments = left / segment_len;
+        let len = (segments_at + segments * segment_len).next_multiple_of(4096);
+        let mut region = Region::new(if len >= HUGE_PAGE_LEN { len } else { HUGE_PAGE_LEN })?;
+        let memory = Memory { start: region.as_mut_ptr(), len, _region: region };
+        let log = Log {
+            active: 0,
+            filled: 0,
+            full: VecDeque::with_capacity(segments),
+            free: (1..segments).rev().collect(),
+            waiting: VecDeque::with_capacity(segments),
+            counts: Counts::default(),
+            turn: 0,
+        };
+        Ok(Arc::new(Store {
+            memory,
+            buckets,
+            segments_at,
+            segment_len,
+            segments,
+            epochs: Epochs::new(readers_max),
+            readers_made: AtomicUsize::new(0),
+            readers_max,
+            writing: Mutex::new(log),
+        }))
+    }
+
+    /// Octets of memory.
+    pub fn memory(&self) -> usize {
+        self.memory.len
+    }
+
+    /// Makes the next reader; `None` past the number that was given to [`Store::new`].
+    pub fn reader(self: &Arc<Store>) -> Option<StoreReader> {
+        let index = self.readers_made.fetch_add(1, Ordering::Relaxed);
+        (index < self.readers_max).then(|| StoreReader { store: Arc::clone(self), index })
+    }
+
+    /// The writer; whoever has it keeps others waiting.
+    pub fn write(&self) -> StoreWriter<'_> {
+        let log = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        StoreWriter { store: self, log }
+    }
+
+    fn bucket_of(&self, hash: u64) -> [usize; 2] {
+        let scale = |word: u64| ((u128::from(word) * self.buckets as u128) >> 64) as usize;
+        // The tag is the upper half of what neither of them depends on most.
+        let first = scale(hash);
+        let second = scale(hash.rotate_left(29).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        [first, second]
+    }
+
+    fn words(&self, bucket: usize) -> &[AtomicU64; WORDS] {
+        debug_assert!(bucket < self.buckets);
+        // SAFETY:
+        // - The buckets lie at the page-aligned start of the memory, zeroed at first, and are only
+        //   ever reached as atomics.
+        unsafe { &*self.memory.start.add(bucket * BUCKET_LEN).cast() }
+    }
+
+    /// The entry at `place`.
+    ///
+    /// # Safety
+    ///
+    /// - `place` was read (Acquire) from a word of this store, by the writer or while announced, and
+    ///   what is returned is dropped before that ends.
+    unsafe fn entry<'a>(&self, place: u64) -> Entry<'a> {
+        let at = place as usize * UNIT;
+        debug_assert!(at >= self.segments_at && at + ENTRY_HEADER_LEN <= self.memory.len);
+        // SAFETY:
+        // - The entry at `at` was written whole before its word was published, its length included,
+        //   and its segment is not written before the caller has ended.
+        unsafe {
+            let start = self.memory.start.add(at);
+            let Header { hash, len, until } = start.cast::<Header>().read();
+            let octets = std::slice::from_raw_parts(start.add(ENTRY_HEADER_LEN), len as usize);
+            Entry { hash, until, octets }
+        }
+    }
+
+    /// The word of the entry that `is_it` says, and what it was. The writer's.
+    fn find(&self, hash: u64, is_it: impl Fn(&[u8]) -> bool) -> Option<(&AtomicU64, u64)> {
+        let words = self.bucket_of(hash).into_iter().flat_map(|bucket| self.words(bucket));
+        let seen = words.map(|word| (word, word.load(Ordering::Relaxed)));
+        seen.filter(|(_, seen)| has_tag(*seen, hash)).find(|(_, seen)| {
+            // SAFETY:
+            // - The word is in the table, and only the writer, whose this is, changes it.
+            let entry = unsafe { self.entry(seen & PLACE) };
+            entry.hash == hash && is_it(entry.octets)
+        })
+    }
+
+    /// The word that points to `place`.
+    fn word_of(&self, hash: u64, place: u64) -> Option<(&AtomicU64, u64)> {
+        let words = self.bucket_of(hash).into_iter().flat_map(|bucket| self.words(bucket));
+        let mut seen = words.map(|word| (word, word.load(Ordering::Relaxed)));
+        seen.find(|(_, seen)| seen & PLACE == place)
+    }
+
+    /// The octets of a segment.
+    fn segment(&self, segment: usize) -> Range<usize> {
+        debug_assert!(segment < self.segments);
+        let start = self.segments_at + segment * self.segment_len;
+        start..start + self.segment_len
+    }
+}
+
+const fn tag(hash: u64) -> u64 {
+    // Bits that the first bucket's number hardly depends on.
+    (hash & 0xFFFF) << TAG_SHIFT
+}
+
+fn has_tag(word: u64, hash: u64) -> bool {
+    word & PLACE != 0 && word & (0xFFFF << TAG_SHIFT) == tag(hash)
+}
+
+fn entry_len(len: usize) -> usize {
+    (ENTRY_HEADER_LEN + len).next_multiple_of(UNIT)
+}
+
+//----------- StoreReader ----------------------------------------------------
+
+/// One thread's side: reads without waiting.
+pub struct StoreReader {
+    store: Arc<Store>,
+    index: usize,
+}
+
+impl StoreReader {
+    /// The store.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Announces that this thread reads, until what is returned is dropped. Never held across a
+    /// wait.
+    #[inline(always)]
+    pub fn pin(&mut self) -> StorePin<'_> {
+        StorePin { online: self.store.epochs.announce(self.index), store: &self.store }
+    }
+}
+
+/// Reading.
+pub struct StorePin<'a> {
+    store: &'a Store,
+    #[expect(dead_code, reason = "it is held, not looked at")]
+    online: Online<'a>,
+}
+
+/// An entry that was found.
+pub struct Found<'a> {
+    /// What was stored.
+    pub octets: &'a [u8],
+    word: &'a AtomicU64,
+    seen: u64,
+}
+
+impl StorePin<'_> {
+    /// Asks for the bucket that will be looked into first.
+    #[inline(always)]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        let [first, _] = self.store.bucket_of(hash);
+        prefetch_address(self.store.memory.start.wrapping_add(first * BUCKET_LEN));
+    }
+
+    /// Asks for the first octets of the entry that is most likely the one.
+    #[inline(always)]
+    pub fn prefetch_entry(&self, hash: u64) {
+        let [first, _] = self.store.bucket_of(hash);
+        for word in self.store.words(first) {
+            let word = word.load(Ordering::Relaxed);
+            if has_tag(word, hash) {
+                let start = self.store.memory.start.wrapping_add((word & PLACE) as usize * UNIT);
+                prefetch_address(start);
+                prefetch_address(start.wrapping_add(64));
+                return;
+            }
+        }
+    }
+
+    /// The entry with this hash that `is_it` says is the one; it counts as used.
+    #[inline]
+    pub fn find(&self, hash: u64, is_it: impl Fn(&[u8]) -> bool) -> Option<Found<'_>> {
+        for bucket in self.store.bucket_of(hash) {
+            for word in self.store.words(bucket) {
+                let seen = word.load(Ordering::Acquire);
+                if !has_tag(seen, hash) {
+                    continue;
+                }
+                // SAFETY:
+                // - The word was read while this thread is announced, which `self` is.
+                let entry = unsafe { self.store.entry(seen & PLACE) };
+                if entry.hash == hash && is_it(entry.octets) {
+                    let found = Found { octets: entry.octets, word, seen };
+                    found.mark(USED);
+                    return Some(found);
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Found<'_> {
+    /// Sets a mark unless it is there, or the word is another entry's by now.
+    #[inline(always)]
+    fn mark(&self, mark: u64) -> bool {
+        self.seen & mark == 0
+            && self
+                .word
+                .compare_exchange(self.seen, self.seen | mark, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Claims the entry for something that one reader does, once: `true` for that one. A new entry
+    /// is unclaimed.
+    pub fn claim(&self) -> bool {
+        let seen = self.word.load(Ordering::Relaxed);
+        (seen ^ self.seen) & (PLACE | 0xFFFF << TAG_SHIFT) == 0
+            && Found { octets: self.octets, word: self.word, seen }.mark(CLAIMED)
+    }
+}
+
+//----------- StoreWriter ----------------------------------------------------
+
+/// What becomes of an entry that was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// It stays.
+    Yes,
+    /// It leaves the table.
+    No,
+}
+
+/// What is to be stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Item {
+    /// Of its key.
+    pub hash: u64,
+    /// Octets, at most [`ENTRY_LEN_MAX`].
+    pub len: usize,
+    /// From this second of the writer's clock on it is worth nothing.
+    pub until: u32,
+}
+
+/// The one who writes.
+pub struct StoreWriter<'a> {
+    store: &'a Store,
+    log: MutexGuard<'a, Log>,
+}
+
+impl<'a> StoreWriter<'a> {
+    /// Stores what `fill` writes in the place of the entry that `is_same` says is the same, at second
+    /// `now` of the writer's clock. `false` if there is no room: then nothing has changed.
+    pub fn insert(
+        &mut self,
+        now: u32,
+        item: Item,
+        fill: impl FnOnce(&mut [u8]),
+        is_same: impl Fn(&[u8]) -> bool,
+    ) -> bool {
+        let needed = entry_len(item.len);
+        let fits = self.log.filled + needed <= self.store.segment_len;
+        if item.len > ENTRY_LEN_MAX || !(fits || self.next_segment(now)) {
+            self.log.counts.refused += 1;
+            return false;
+        }
+        if self.log.filled + needed > self.store.segment_len {
+            // What was kept has filled it: entries of the greatest length leave half of it.
+            self.log.counts.refused += 1;
+            return false;
+        }
+        let place = self.append(item, fill);
+        self.publish(now, item.hash, place, is_same);
+        self.log.counts.entries += 1;
+        self.log.counts.octets += needed as u64;
+        true
+    }
+
+    /// Takes the entry that `is_it` says out of the table; whether there was one.
+    pub fn remove(&mut self, hash: u64, is_it: impl Fn(&[u8]) -> bool) -> bool {
+        let found = self.store.find(hash, is_it);
+        if let Some((word, seen)) = found {
+            self.drop_entry(word, seen);
+        }
+        found.is_some()
+    }
+
+    /// The octets of the entry that `is_it` says is the one.
+    pub fn get(&self, hash: u64, is_it: impl Fn(&[u8]) -> bool) -> Option<&[u8]> {
+        let (_, seen) = self.store.find(hash, is_it)?;
+        // SAFETY:
+        // - The word is in the table, and only this writer, who is borrowed, changes it.
+        Some(unsafe { self.store.entry(seen & PLACE) }.octets)
+    }
+
+    /// Shows every entry to `look`, in no order; returns how many left.
+    pub fn for_each(&mut self, mut look: impl FnMut(u64, &[u8]) -> Keep) -> u64 {
+        (0..self.steps()).map(|step| self.for_each_of(step, &mut look)).sum()
+    }
+
+    /// How many steps all of the table has, for who lets others write between.
+    pub fn steps(&self) -> usize {
+        self.store.buckets.div_ceil(STEP_BUCKETS)
+    }
+
+    /// The same as [`StoreWriter::for_each`] for one step of the table.
+    pub fn for_each_of(&mut self, step: usize, mut look: impl FnMut(u64, &[u8]) -> Keep) -> u64 {
+        let end = ((step + 1) * STEP_BUCKETS).min(self.store.buckets);
+        let mut gone = 0;
+        for bucket in step * STEP_BUCKETS..end {
+            for word in self.store.words(bucket) {
+                let seen = word.load(Ordering::Relaxed);
+                if seen & PLACE == 0 {
+                    continue;
+                }
+                // SAFETY:
+                // - The word is in the table, and only this writer changes it.
+                let entry = unsafe { self.store.entry(seen & PLACE) };
+                if look(entry.hash, entry.octets) == Keep::No {
+                    self.drop_entry(word, seen);
+                    gone += 1;
+                }
+            }
+        }
+        gone
+    }
+
+    /// What the store holds and what it did.
+    pub fn counts(&self) -> Counts {
+        self.log.counts
+    }
+
+    /// Writes an entry at the end of the log, which has room for it; returns its place.
+    fn append(&mut self, item: Item, fill: impl FnOnce(&mut [u8])) -> u64 {
+        let at = self.store.segment(self.log.active).start + self.log.filled;
+        self.log.filled += entry_len(item.len);
+        // SAFETY:
+        // - The caller has seen that the segment has room for it.
+        // - The segment is this writer's: no word points to what lies behind `filled`, and readers
+        //   of what it had before have ended (`reclaim`).
+        // - The memory is initialised: zeroed at first, octets since.
+        let octets = unsafe {
+            let start = self.store.memory.start.add(at);
+            start.cast::<Header>().write(Header {
+                hash: item.hash,
+                len: item.len as u32,
+                until: item.until,
+            });
+            std::slice::from_raw_parts_mut(start.add(ENTRY_HEADER_LEN), item.len)
+        };
+        fill(octets);
+        (at / UNIT) as u64
+    }
+
+    /// Points a word to a new entry.
+    fn publish(&mut self, now: u32, hash: u64, place: u64, is_same: impl Fn(&[u8]) -> bool) {
+        let word = match self.store.find(hash, is_same) {
+            Some((word, seen)) => {
+                self.drop_entry(word, seen);
+                word
+            }
+            None => self.vacant(now, hash),
+        };
+        // Whoever sees the word sees the entry.
+        word.store(tag(hash) | place, Ordering::Release);
+    }
+
+    /// A word for `hash` that is empty; whatever had it has given way.
+    fn vacant(&mut self, now: u32, hash: u64) -> &'a AtomicU64 {
+        let buckets = self.store.bucket_of(hash).map(|bucket| self.store.words(bucket));
+        let words = || buckets.iter().copied().flatten();
+        if let Some(word) = words().find(|word| word.load(Ordering::Relaxed) & PLACE == 0) {
+            return word;
+        }
+        self.log.counts.crowded += 1;
+        self.log.turn = self.log.turn.wrapping_add(1);
+        let first = self.log.turn % (2 * WORDS);
+        let is_over = |word: &&AtomicU64| {
+            // SAFETY:
+            // - The word is in the table, and only this writer changes it.
+            unsafe { self.store.entry(word.load(Ordering::Relaxed) & PLACE) }.until <= now
+        };
+        let in_turn = || words().cycle().skip(first).take(2 * WORDS);
+        let unused = |word: &&AtomicU64| word.fetch_and(!USED, Ordering::Relaxed) & USED == 0;
+        let word = in_turn().find(is_over).or_else(|| in_turn().find(unused));
+        let word = word.or_else(|| in_turn().next()).expect("a bucket has words");
+        self.drop_entry(word, word.load(Ordering::Relaxed));
+        word
+    }
+
+    /// Empties a word that has an entry.
+    fn drop_entry(&mut self, word: &AtomicU64, seen: u64) {
+        // SAFETY:
+        // - The word is in the table, and only this writer changes it.
+        let entry = unsafe { self.store.entry(seen & PLACE) };
+        self.log.counts.entries -= 1;
+        self.log.counts.octets -= entry_len(entry.octets.len()) as u64;
+        word.store(0, Ordering::Release);
+    }
+
+    /// Begins to fill another segment, and sees to it that there are spare ones. `false` if there is
+    /// none: readers hold what was given up.
+    fn next_segment(&mut self, now: u32) -> bool {
+        self.reclaim();
+        let Some(next) = self.log.free.pop() else { return false };
+        let (active, filled) = (self.log.active, self.log.filled);
+        self.log.full.push_back((active, filled));
+        (self.log.active, self.log.filled) = (next, 0);
+        while self.log.free.len() + self.log.waiting.len() < SPARE
+            && let Some((oldest, filled)) = self.log.full.pop_front()
+        {
+            self.give_up(now, oldest, filled);
+        }
+        true
+    }
+
+    /// Makes segments free whose readers have ended.
+    fn reclaim(&mut self) {
+        while let Some(&(segment, epoch)) = self.log.waiting.front()
+            && self.store.epochs.is_past(epoch)
+        {
+            self.log.waiting.pop_front();
+            self.log.free.push(segment);
+        }
+    }
+
+    /// Takes a segment's entries out of the table; what was used is written again, if that is not
+    /// more than half of it.
+    fn give_up(&mut self, now: u32, segment: usize, filled: usize) {
+        let start = self.store.segment(segment).start;
+        let (mut at, mut kept) = (start, 0);
+        while at < start + filled {
+            let place = (at / UNIT) as u64;
+            // SAFETY:
+            // - `at` is where an entry of a filled segment starts; this writer has written it and
+            //   makes the segment free only later.
+            let entry = unsafe { self.store.entry(place) };
+            let len = entry_len(entry.octets.len());
+            at += len;
+            let Some((word, seen)) = self.store.word_of(entry.hash, place) else { continue };
+            let worth = seen & USED != 0 && entry.until > now;
+            let fits = kept + len <= self.store.segment_len / 2
+                && self.log.filled + len <= self.store.segment_len;
+            if worth && fits {
+                kept += len;
+                let Entry { hash, until, octets } = entry;
+                let item = Item { hash, len: octets.len(), until };
+                let place = self.append(item, |copy| copy.copy_from_slice(octets));
+                // What is claimed stays so.
+                word.store(seen & !(USED | PLACE) | place, Ordering::Release);
+                self.log.counts.kept += 1;
+            } else {
+                self.drop_entry(word, seen);
+                self.log.counts.evicted += 1;
+            }
+        }
+        self.log.waiting.push_back((segment, self.store.epochs.advance()));
+    }
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::sync::atomic::AtomicBool;
+
+    const NEVER: u32 = u32::MAX;
+
+    /// A sequence that looks random.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let word = (self.0 ^ self.0 >> 33).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+            (word ^ word >> 29) % end
+        }
+    }
+
+    fn hash_of(key: u64) -> u64 {
+        let product = u128::from(key ^ 0x1234_5678_9ABC_DEF1) * 0x9E37_79B9_7F4A_7C15_u128;
+        product as u64 ^ (product >> 64) as u64
+    }
+
+    /// Octets that say whose they are, in every place.
+    fn fill(octets: &mut [u8], key: u64, version: u64) {
+        octets[..8].copy_from_slice(&key.to_le_bytes());
+        octets[8..16].copy_from_slice(&version.to_le_bytes());
+        octets[16..].fill((key ^ version) as u8);
+    }
+
+    fn is_of(octets: &[u8], key: u64) -> bool {
+        octets[..8] == key.to_le_bytes()
+    }
+
+    /// The version, if the octets are one entry's.
+    fn version_of(octets: &[u8], key: u64) -> u64 {
+        let version = u64::from_le_bytes(octets[8..16].try_into().unwrap());
+        assert!(is_of(octets, key));
+        assert!(octets[16..].iter().all(|&octet| octet == (key ^ version) as u8), "torn");
+        version
+    }
+
+    fn insert(writer: &mut StoreWriter<'_>, key: u64, version: u64, len: usize, now: u32) -> bool {
+        let item = Item { hash: hash_of(key), len, until: NEVER };
+        writer.insert(now, item, |octets| fill(octets, key, version), |it| is_of(it, key))
+    }
+
+    #[test]
+    fn what_was_stored_last_is_found_or_nothing() {
+        for seed in 1..6 {
+            let mut random = Random(seed);
+            let store = Store::new(MEMORY_MIN, 1).unwrap();
+            let mut reader = store.reader().unwrap();
+            let mut stored: HashMap<u64, u64> = HashMap::new();
+            for version in 0..60_000 {
+                let key = random.below(20_000);
+                match random.below(10) {
+                    0 => {
+                        let removed = store.write().remove(hash_of(key), |it| is_of(it, key));
+                        assert!(!removed || stored.contains_key(&key), "seed {seed}");
+                        stored.remove(&key);
+                    }
+                    1..=6 => {
+                        let len = 16 + random.below(if version % 500 == 0 { 60_000 } else { 600 });
+                        assert!(insert(&mut store.write(), key, version, len as usize, 0));
+                        stored.insert(key, version);
+                    }
+                    _ => {
+                        let pin = reader.pin();
+                        if let Some(found) = pin.find(hash_of(key), |it| is_of(it, key)) {
+                            let version = version_of(found.octets, key);
+                            assert_eq!(stored.get(&key), Some(&version), "seed {seed}");
+                        }
+                    }
+                }
+            }
+            let mut writer = store.write();
+            let counts = writer.counts();
+            assert!(counts.evicted > 1000 && counts.kept > 100, "{counts:?}");
+            let (mut entries, mut octets) = (0, 0);
+            writer.for_each(|_, it| {
+                (entries, octets) = (entries + 1, octets + entry_len(it.len()) as u64);
+                Keep::Yes
+            });
+            assert_eq!((entries, octets), (counts.entries, counts.octets));
+            let gone = writer.for_each(|_, _| Keep::No);
+            let counts = writer.counts();
+            assert_eq!((gone, counts.entries, counts.octets), (entries, 0, 0));
+        }
+    }
+
+    #[test]
+    fn what_is_used_outlives_what_is_not() {
+        let store = Store::new(MEMORY_MIN, 1).unwrap();
+        let mut reader = store.reader().unwrap();
+        (0..1000).for_each(|key| assert!(insert(&mut store.write(), key, 1, 100, 0)));
+        let mut found = [0, 0];
+        for key in 1000..200_000 {
+            assert!(insert(&mut store.write(), key, 1, 100, 0));
+            let pin = reader.pin();
+            let popular = key % 500;
+            pin.find(hash_of(popular), |it| is_of(it, popular));
+        }
+        let pin = reader.pin();
+        for key in 0..1000 {
+            let is_there = pin.find(hash_of(key), |it| is_of(it, key)).is_some();
+            found[usize::from(key >= 500)] += usize::from(is_there);
+        }
+        assert!(found[0] > 480 && found[1] < 20, "{found:?}");
+    }
+
+    #[test]
+    fn an_entry_is_claimed_once() {
+        let store = Store::new(MEMORY_MIN, 2).unwrap();
+        let (mut one, mut two) = (store.reader().unwrap(), store.reader().unwrap());
+        insert(&mut store.write(), 7, 1, 100, 0);
+        let (one, two) = (one.pin(), two.pin());
+        let find = |pin: &StorePin<'_>| {
+            pin.find(hash_of(7), |it| is_of(it, 7)).is_some_and(|found| found.claim())
+        };
+        assert!(find(&one) && !find(&two) && !find(&one));
+        let before = one.find(hash_of(7), |it| is_of(it, 7)).unwrap();
+        insert(&mut store.write(), 7, 2, 100, 0);
+        assert!(!before.claim(), "the word is another entry's");
+        assert!(find(&two) && !find(&one));
+        assert!(store.reader().is_none());
+    }
+
+    /// A reader that goes on keeps memory from being used again, and nothing waits for it.
+    #[test]
+    fn a_pinned_entry_stays_as_it_is() {
+        let store = Store::new(MEMORY_MIN, 1).unwrap();
+        let mut reader = store.reader().unwrap();
+        insert(&mut store.write(), 1, 1, 5000, 0);
+        let pin = reader.pin();
+        let found = pin.find(hash_of(1), |it| is_of(it, 1)).unwrap();
+        let mut taken = 0;
+        for key in 2..20_000 {
+            taken += u32::from(insert(&mut store.write(), key, 1, 5000, 0));
+            assert_eq!(version_of(found.octets, 1), 1);
+        }
+        assert!(store.write().counts().refused > 0 && taken > 100);
+        drop(pin);
+        assert!(insert(&mut store.write(), 1, 2, 5000, 0));
+    }
+
+    #[test]
+    fn readers_see_whole_entries_while_the_writer_goes_round() {
+        let store = Store::new(MEMORY_MIN, 2).unwrap();
+        let stop = AtomicBool::new(false);
+        let seen = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for seed in 0..2 {
+                let mut reader = store.reader().unwrap();
+                let (stop, seen) = (&stop, &seen);
+                scope.spawn(move || {
+                    let mut random = Random(seed);
+                    while !stop.load(Ordering::Relaxed) {
+                        let pin = reader.pin();
+                        for _ in 0..64 {
+                            let key = random.below(3000);
+                            if let Some(found) = pin.find(hash_of(key), |it| is_of(it, key)) {
+                                version_of(found.octets, key);
+                                seen.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                });
+            }
+            let mut random = Random(9);
+            // Readers that have lost their core hold segments, so how many it takes is not known.
+            for version in 0..3_000_000 {
+                let (key, len) = (random.below(3000), 16 + random.below(4000) as usize);
+                insert(&mut store.write(), key, version, len, 0);
+                if version > 50_000 && store.write().counts().evicted > 1000 {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(seen.load(Ordering::Relaxed) > 0);
+        assert!(store.write().counts().evicted > 1000);
+    }
+
+    #[test]
+    fn what_is_over_gives_way_first() {
+        let store = Store::new(MEMORY_MIN, 1).unwrap();
+        let mut writer = store.write();
+        // All in the same two buckets.
+        let put = |writer: &mut StoreWriter<'_>, key: u64, until: u32, now: u32| {
+            let item = Item { hash: 77, len: 16, until };
+            writer.insert(now, item, |octets| fill(octets, key, 0), |it| is_of(it, key))
+        };
+        for key in 0..16 {
+            put(&mut writer, key, if key == 11 { 5 } else { 50 }, 1);
+        }
+        put(&mut writer, 16, 50, 6);
+        let is_there = |key: u64| writer.get(77, |it| is_of(it, key)).is_some();
+        assert!(!is_there(11) && (0..17).filter(|&key| is_there(key)).count() == 16);
+        assert_eq!(writer.counts().crowded, 1);
+    }
+}
