@@ -1,4 +1,5 @@
-//! The cores belong to their paths: threads that load zones take only what is left.
+//! The cores belong to their paths: threads that load zones take only what is left, a generator that
+//! has a core of its own comes first there.
 
 /// Lets this thread, and those it starts, run only when nothing else wants their core.
 ///
@@ -10,4 +11,13 @@ pub fn give_way() {
     // - The kernel reads `parameters`, a live value; 0 means the calling thread. A refusal leaves
     //   the thread as it was, which costs latency during a reload and nothing else.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) };
+}
+
+/// Has this thread run before others that want its core, if it may (CAP_SYS_NICE). They get a tenth
+/// of it all the same: the kernel's own work may be theirs.
+pub fn come_first() {
+    const NICE: libc::c_int = -10;
+    // SAFETY:
+    // - The call reads no memory; 0 means the calling thread. A refusal leaves it as it was.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }

@@ -4,8 +4,7 @@
 //! ```text
 //!   r53-s<tag>, core S                                     r53-c<tag>, core C
 //!   s<tag> 02:53:..:01   10.53.0.1/16, 10.53.0.11, ..      c<tag> 02:53:..:02   10.53.0.2/16
-//!     RPS to core S        a queue that holds back           RPS to core C
-//!                                                            polled by a thread of core C, 50 us
+//!     RPS to core S        a queue that holds back           polled by a thread of core C, 50 us
 //! ```
 //!
 //! Neighbours are fixed, so nobody asks who has an address; addresses of [`NOBODY`] are on the link
@@ -103,19 +102,16 @@ impl Bed {
         ip(&server, &format!("neigh add {CLIENT} lladdr {CLIENT_MAC} dev {near} nud permanent"))?;
         ip(&client, &format!("neigh add {SERVER} lladdr {SERVER_MAC} dev {far} nud permanent"))?;
         // Receive work belongs on the receiver's core: a veth would do it on the sender's.
-        for (namespace, interface, core) in
-            [(&server, &near, self.server_core), (&client, &far, self.client_core)]
-        {
-            let mask = format!("{:x}", 1u64 << (core % 64));
-            sysfs(namespace, interface, "queues/rx-0/rps_cpus", &mask)?;
-        }
+        let mask = format!("{:x}", 1u64 << (self.server_core % 64));
+        sysfs(&server, &near, "queues/rx-0/rps_cpus", &mask)?;
         // With a queue the veth holds back what its ring of 256 has no room for; without, it
         // drops it.
         call(
             "tc",
             ["-n", &server, "qdisc", "add", "dev", &near, "root", "pfifo", "limit", "10000"],
         )?;
-        // The generator's AF_XDP socket takes frames before RPS: its polling gets a thread.
+        // The generator's AF_XDP socket takes frames before RPS, and RPS from a core to itself costs
+        // its sockets a queue more: the polling gets a thread.
         // And what the generator sends as one (UDP_SEGMENT) is cut on its own core, as for a NIC:
         // the veth would pass it on whole, for the server's core to cut.
         let features = ["ethtool", "-K", &far, "gro", "on", "tx-udp-segmentation", "off"];

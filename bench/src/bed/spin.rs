@@ -1,7 +1,9 @@
 //! How busy a core is: a spinner of the lowest class counts what nobody else wanted.
 
 use std::io;
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ring53::net::give_way;
@@ -10,6 +12,12 @@ use crate::bed::echo::pin;
 
 /// A gap longer than this between two readings of the clock was somebody else's.
 const GAP: Duration = Duration::from_nanos(300);
+/// The same with a system call between the two.
+const GAP_YIELDING: Duration = Duration::from_nanos(1500);
+/// Readings between two system calls. A kernel that preempts lazily (6.13 and later) does not
+/// interrupt a thread for another that a different core has woken: it waits for the next system call,
+/// or for the tick, which comes every 4 ms.
+const READINGS: usize = 50;
 
 /// Spins on `core` for `duration` and returns the share of the time it did not get.
 pub fn busy(core: usize, duration: Duration) -> io::Result<f64> {
@@ -21,15 +29,56 @@ pub fn busy(core: usize, duration: Duration) -> io::Result<f64> {
         let mut last = start;
         let mut busy = Duration::ZERO;
         while last - start < duration {
-            let now = Instant::now();
-            if now - last > GAP {
-                busy += now - last;
+            for gap in [GAP; READINGS].into_iter().chain([GAP_YIELDING]) {
+                if gap == GAP_YIELDING {
+                    thread::yield_now();
+                }
+                let now = Instant::now();
+                if now - last > gap {
+                    busy += now - last;
+                }
+                last = now;
             }
-            last = now;
         }
         io::Result::Ok(busy.as_secs_f64() / (last - start).as_secs_f64())
     })?;
     spinner.join().map_err(|_| io::Error::other("the spinner has ended early"))?
+}
+
+/// Keeps cores from halting until it is dropped: a virtual core that halts may take milliseconds to
+/// come back. Whoever else wants the core gets it at once.
+pub struct Awake {
+    ends: Arc<AtomicBool>,
+    spinners: Vec<JoinHandle<()>>,
+}
+
+impl Awake {
+    /// Of these cores.
+    pub fn new(cores: &[usize]) -> io::Result<Awake> {
+        let mut awake = Awake { ends: Arc::default(), spinners: Vec::new() };
+        for &core in cores {
+            let ends = awake.ends.clone();
+            awake.spinners.push(thread::Builder::new().name("awake".into()).spawn(move || {
+                give_way();
+                // A core that is not there is the generator's to complain about.
+                let is_there = pin(core).is_ok();
+                while is_there && !ends.load(Ordering::Relaxed) {
+                    thread::yield_now();
+                }
+            })?);
+        }
+        Ok(awake)
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        for spinner in self.spinners.drain(..) {
+            // It cannot fail.
+            let _ = spinner.join();
+        }
+    }
 }
 
 /// Spins on `core` for `duration` and prints the share of the time it did not get.
@@ -43,6 +92,16 @@ pub fn run(core: usize, duration: Duration) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cores_are_kept_awake_until_nobody_wants_them_so() {
+        let awake = Awake::new(&[0, 0]).unwrap();
+        thread::sleep(Duration::from_millis(5));
+        assert!(awake.spinners.iter().all(|spinner| !spinner.is_finished()));
+        let ends = awake.ends.clone();
+        drop(awake);
+        assert_eq!(Arc::strong_count(&ends), 1);
+    }
 
     #[test]
     fn a_share_is_one_of_the_whole() {

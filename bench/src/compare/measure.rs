@@ -24,6 +24,7 @@ use super::prober;
 use super::server::{Server, replaced};
 use super::settings::Settings;
 use super::shapes::Zones;
+use crate::bed::spin::Awake;
 use crate::bed::{Bed, spin};
 use crate::mix::{Entry, Questions};
 use crate::report::model::Run;
@@ -133,6 +134,7 @@ impl<'a> Measure<'a> {
     /// Offers `rate`.
     pub fn offer(&self, server: &Server, rate: u64) -> io::Result<Values> {
         let before = self.bed.server_udp()?;
+        let _awake = Awake::new(&[self.bed.server_core()])?;
         let mut values = self.meanwhile(server, || {
             let replies = self.fire(server, rate, self.settings.seconds)?;
             Ok(self.of_replies(server, &replies))
@@ -193,6 +195,7 @@ impl<'a> Measure<'a> {
     pub fn latency(&self, server: &Server, rate: u64) -> io::Result<Values> {
         let seconds = self.settings.seconds;
         let questions = self.questions(server);
+        let _awake = Awake::new(&[self.bed.server_core()])?;
         let result = self.meanwhile(server, || {
             if self.mix.tcp {
                 let (bed, rate) = (self.bed, rate as f64);

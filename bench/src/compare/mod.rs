@@ -35,6 +35,7 @@ use settings::Settings;
 
 use crate::bed::Bed;
 use crate::bed::buffers::Buffers;
+use crate::bed::spin::Awake;
 use crate::report::model::{Generator, Report, SCHEMA};
 
 pub use settings::Options;
@@ -72,6 +73,7 @@ pub fn run(options: &Options) -> io::Result<()> {
         bed.add_address(contender.address())?;
     }
     bed.keep_ports_beside()?;
+    let _awake = Awake::new(&[settings.client_core])?;
     // Before a server has a socket, until the last is gone.
     let buffers = Buffers::raise()?;
     let all: Vec<_> = present.iter().map(|(contender, _)| *contender).collect();

@@ -25,10 +25,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ring53::net::client::{now_ns, wake_on_time};
+use ring53::net::come_first;
 
 use crate::bed::counters::memory_mib;
 use crate::bed::echo::pin;
-use crate::bed::spin::busy;
+use crate::bed::spin::{Awake, busy};
 use crate::mix::Questions;
 use crate::report::model::{Losses, Run, ServerUse};
 use crate::zones::queries::Random;
@@ -153,6 +154,7 @@ pub fn run(
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     let threads = options.cores.len().max(1);
+    let _awake = Awake::new(&options.cores)?;
     let before = Kernel::read(options);
     let start = Arc::new(Start::new(threads));
     let mut workers = Vec::with_capacity(threads);
@@ -277,6 +279,7 @@ impl Part {
     fn prepare(&self) -> io::Result<Worker> {
         if let Some(&core) = self.options.cores.get(self.index) {
             pin(core)?;
+            come_first();
         }
         wake_on_time();
         let rate = self.load.rate / self.threads as f64;
