@@ -152,8 +152,8 @@ const _: () = assert!(RETRY_MIN.as_secs() <= REFRESH_MIN.as_secs());
 
 /// Records of one response: 4,000 addresses fill 64 KB.
 pub const RESPONSE_RECORDS_MAX: usize = 4096;
-/// Records of one answer that stand before the CNAME that leads to them: each is looked at again for
-/// each link.
+/// Records of one answer that stand before the CNAME that leads to them: each is looked at again
+/// for each link.
 pub const RESPONSE_RECORDS_LATE_MAX: usize = 256;
 /// Links of a CNAME or DNAME chain in one response.
 pub const RESPONSE_LINKS_MAX: usize = 16;
@@ -184,7 +184,7 @@ pub const UPSTREAM_TRIALS_MAX: u32 = 16;
 pub const HEDGE_TIME_MIN: Duration = Duration::from_millis(20);
 /// How late another upstream is asked as well.
 pub const HEDGE_TIME_MAX: Duration = Duration::from_millis(800);
-/// Questions for each one that may be sent twice: an upstream in trouble does not get twice the load.
+/// Questions for each one that may be sent twice: upstreams in trouble do not get twice the load.
 pub const HEDGE_SHARE: u32 = 8;
 /// Questions that may be sent twice at once.
 pub const HEDGE_BURST: u32 = 128;

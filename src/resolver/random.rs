@@ -35,7 +35,7 @@ impl Random {
 
     /// One of the numbers from 0 up to `bound`, which is not among them.
     pub fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 }
 

@@ -1,10 +1,10 @@
 //! What is known of the upstreams, and which of them is asked.
 //!
 //! ```text
-//!              UPSTREAM_FAILURES_MAX or UPSTREAM_LIES_MAX in a row
-//!   healthy ───────────────────────────────────────────────────────> backing off
-//!      ^                                                                 │ probes: 0.25, 0.5 ... 4 s
-//!      └───────────── any reply that is true ────────────────────────────┘
+//!            UPSTREAM_FAILURES_MAX or UPSTREAM_LIES_MAX in a row
+//!   healthy ────────────────────────────────────────────────────> backing off
+//!      ^                                                              │ probes: 0.25 s ... 4 s
+//!      └───────────── any reply that is true ─────────────────────────┘
 //! ```
 //!
 //! A healthy upstream is judged by how long it takes: the fastest, and those about as fast, share

@@ -45,82 +45,83 @@ fn read(octets: &[u8]) -> Result<Reading, Lie> {
 const ANSWER: Section = Section::Answer;
 const AUTHORITY: Section = Section::Authority;
 
+/// A section, an owner, a type, and a value as [`message`] takes it.
+type Line = (Section, &'static str, u16, &'static str);
+
+const TRUE_ANSWERS: &[(u16, &[Line])] = &[
+    (rtype::A, &[]),
+    (rtype::A, &[(ANSWER, "WWW.example.", rtype::A, ""), (ANSWER, "www.example.", rtype::A, "")]),
+    (
+        rtype::A,
+        &[
+            (ANSWER, "www.example.", rtype::CNAME, "a.other."),
+            (ANSWER, "www.example.", rtype::RRSIG, "CNAME"),
+            (ANSWER, "a.other.", rtype::CNAME, "b.other."),
+            (ANSWER, "b.other.", rtype::A, ""),
+            (ANSWER, "b.other.", rtype::RRSIG, "A"),
+        ],
+    ),
+    // In another order.
+    (
+        rtype::A,
+        &[
+            (ANSWER, "b.other.", rtype::A, ""),
+            (ANSWER, "a.other.", rtype::CNAME, "b.other."),
+            (ANSWER, "www.example.", rtype::CNAME, "a.other."),
+        ],
+    ),
+    // A loop is what the zones say.
+    (
+        rtype::A,
+        &[
+            (ANSWER, "www.example.", rtype::CNAME, "a.other."),
+            (ANSWER, "a.other.", rtype::CNAME, "www.example."),
+        ],
+    ),
+    (
+        rtype::A,
+        &[
+            (ANSWER, "example.", rtype::DNAME, "other."),
+            (ANSWER, "example.", rtype::RRSIG, "DNAME"),
+            (ANSWER, "www.example.", rtype::CNAME, "www.other."),
+            (ANSWER, "www.other.", rtype::A, ""),
+        ],
+    ),
+    // The CNAME of a DNAME may come first, or not at all.
+    (
+        rtype::A,
+        &[
+            (ANSWER, "www.example.", rtype::CNAME, "www.other."),
+            (ANSWER, "example.", rtype::DNAME, "other."),
+            (ANSWER, "www.other.", rtype::A, ""),
+        ],
+    ),
+    (
+        rtype::A,
+        &[(ANSWER, "example.", rtype::DNAME, "other."), (ANSWER, "www.other.", rtype::A, "")],
+    ),
+    (rtype::CNAME, &[(ANSWER, "www.example.", rtype::CNAME, "a.other.")]),
+    (
+        255,
+        &[
+            (ANSWER, "www.example.", rtype::TXT, "text"),
+            (ANSWER, "www.example.", rtype::DNAME, "other."),
+            (ANSWER, "www.example.", rtype::A, ""),
+        ],
+    ),
+    (rtype::A, &[(AUTHORITY, "example.", rtype::SOA, "ns.other.")]),
+    (
+        rtype::A,
+        &[
+            (ANSWER, "www.example.", rtype::CNAME, "a.b.other."),
+            (AUTHORITY, "other.", rtype::SOA, "."),
+        ],
+    ),
+];
+
 #[test]
 fn true_answers_are_read() {
-    let shapes: &[(u16, &[(Section, &str, u16, &str)])] = &[
-        (rtype::A, &[]),
-        (
-            rtype::A,
-            &[(ANSWER, "WWW.example.", rtype::A, ""), (ANSWER, "www.example.", rtype::A, "")],
-        ),
-        (
-            rtype::A,
-            &[
-                (ANSWER, "www.example.", rtype::CNAME, "a.other."),
-                (ANSWER, "www.example.", rtype::RRSIG, "CNAME"),
-                (ANSWER, "a.other.", rtype::CNAME, "b.other."),
-                (ANSWER, "b.other.", rtype::A, ""),
-                (ANSWER, "b.other.", rtype::RRSIG, "A"),
-            ],
-        ),
-        // In another order.
-        (
-            rtype::A,
-            &[
-                (ANSWER, "b.other.", rtype::A, ""),
-                (ANSWER, "a.other.", rtype::CNAME, "b.other."),
-                (ANSWER, "www.example.", rtype::CNAME, "a.other."),
-            ],
-        ),
-        // A loop is what the zones say.
-        (
-            rtype::A,
-            &[
-                (ANSWER, "www.example.", rtype::CNAME, "a.other."),
-                (ANSWER, "a.other.", rtype::CNAME, "www.example."),
-            ],
-        ),
-        (
-            rtype::A,
-            &[
-                (ANSWER, "example.", rtype::DNAME, "other."),
-                (ANSWER, "example.", rtype::RRSIG, "DNAME"),
-                (ANSWER, "www.example.", rtype::CNAME, "www.other."),
-                (ANSWER, "www.other.", rtype::A, ""),
-            ],
-        ),
-        // The CNAME of a DNAME may come first, or not at all.
-        (
-            rtype::A,
-            &[
-                (ANSWER, "www.example.", rtype::CNAME, "www.other."),
-                (ANSWER, "example.", rtype::DNAME, "other."),
-                (ANSWER, "www.other.", rtype::A, ""),
-            ],
-        ),
-        (
-            rtype::A,
-            &[(ANSWER, "example.", rtype::DNAME, "other."), (ANSWER, "www.other.", rtype::A, "")],
-        ),
-        (rtype::CNAME, &[(ANSWER, "www.example.", rtype::CNAME, "a.other.")]),
-        (
-            255,
-            &[
-                (ANSWER, "www.example.", rtype::TXT, "text"),
-                (ANSWER, "www.example.", rtype::DNAME, "other."),
-                (ANSWER, "www.example.", rtype::A, ""),
-            ],
-        ),
-        (rtype::A, &[(AUTHORITY, "example.", rtype::SOA, "ns.other.")]),
-        (
-            rtype::A,
-            &[
-                (ANSWER, "www.example.", rtype::CNAME, "a.b.other."),
-                (AUTHORITY, "other.", rtype::SOA, "."),
-            ],
-        ),
-    ];
-    for (qtype, records) in shapes {
+    for (qtype, records) in TRUE_ANSWERS {
         let octets = message(NAME, *qtype, records);
         let reading = read_as(&octets, NAME, *qtype);
         assert!(reading.is_ok_and(|reading| reading.whole), "{records:?}");
@@ -129,7 +130,7 @@ fn true_answers_are_read() {
 
 #[test]
 fn what_was_not_asked_for_is_a_lie() {
-    let shapes: &[&[(Section, &str, u16, &str)]] = &[
+    let shapes: &[&[Line]] = &[
         &[(ANSWER, "www.other.", rtype::A, "")],
         &[(ANSWER, "www.example.", rtype::A, ""), (ANSWER, "example.", rtype::A, "")],
         &[(ANSWER, "www.example.", rtype::TXT, "text")],
