@@ -142,6 +142,77 @@ pub const RETRY_MIN: Duration = Duration::from_secs(2);
 pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 const _: () = assert!(RETRY_MIN.as_secs() <= REFRESH_MIN.as_secs());
 
+//----------- Forwarding -----------------------------------------------------
+//
+// What an upstream can cost that lies, stalls, floods or closes. Reading: `RESPONSE_*` bound the
+// work on 64 KB, some milliseconds at the very worst. Lying: an exchange is given up after
+// `EXCHANGE_LIES_MAX` lies, an upstream after `UPSTREAM_LIES_MAX` in a row. Stalling: a question
+// moves on after `EXCHANGE_TIME_MAX` at the latest, an upstream is left alone after
+// `UPSTREAM_FAILURES_MAX`. What one question may send is its budget.
+
+/// Records of one response: 4,000 addresses fill 64 KB.
+pub const RESPONSE_RECORDS_MAX: usize = 4096;
+/// Records of one answer that stand before the CNAME that leads to them: each is looked at again
+/// for each link.
+pub const RESPONSE_RECORDS_LATE_MAX: usize = 256;
+/// Links of a CNAME or DNAME chain in one response.
+pub const RESPONSE_LINKS_MAX: usize = 16;
+/// Octets of one Extended DNS Error's text that are kept.
+pub const EDE_TEXT_LEN_MAX: usize = 128;
+
+/// Upstreams of one forward: a question knows them by bits.
+pub const FORWARD_UPSTREAMS_MAX: usize = 32;
+/// Exchanges at once, of all questions.
+pub const EXCHANGES_MAX: usize = 1 << 20;
+/// Exchanges at once with one upstream: ports and IDs of a driver's sockets are shared by all.
+pub const UPSTREAM_EXCHANGES_MAX: u32 = 1 << 16;
+/// Exchanges at once of one question: the first, two that hedge, and TCP beside them.
+pub const QUESTION_EXCHANGES_MAX: usize = 4;
+/// Lies to one exchange until it is given up: the true reply may still come behind a forged one.
+pub const EXCHANGE_LIES_MAX: u8 = 4;
+/// Lies in a row until an upstream is left alone.
+pub const UPSTREAM_LIES_MAX: u32 = 16;
+const _: () = assert!(UPSTREAM_LIES_MAX > EXCHANGE_LIES_MAX as u32);
+/// Time-outs and faults in a row until an upstream is left alone.
+pub const UPSTREAM_FAILURES_MAX: u32 = 4;
+/// Replies in a row in another letter case, or without the cookie, until neither is asked for.
+pub const UPSTREAM_STRIKES_MAX: u32 = 4;
+/// Questions at once that an upstream is tried with when no other is left and it does not answer.
+pub const UPSTREAM_TRIALS_MAX: u32 = 16;
+
+/// How soon another upstream is asked as well: sooner would ask twice for every hiccup.
+pub const HEDGE_TIME_MIN: Duration = Duration::from_millis(20);
+/// How late another upstream is asked as well.
+pub const HEDGE_TIME_MAX: Duration = Duration::from_millis(800);
+/// Questions for each one that may be sent twice: upstreams in trouble do not get twice the load.
+pub const HEDGE_SHARE: u32 = 8;
+/// Questions that may be sent twice at once.
+pub const HEDGE_BURST: u32 = 128;
+/// How soon an exchange is over: recursion for a name nobody has asked for takes a while.
+pub const EXCHANGE_TIME_MIN: Duration = Duration::from_millis(600);
+/// How late an exchange is over, however slow the upstream is.
+pub const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(4);
+const _: () = assert!(HEDGE_TIME_MIN.as_millis() < HEDGE_TIME_MAX.as_millis());
+const _: () = assert!(HEDGE_TIME_MAX.as_millis() < EXCHANGE_TIME_MAX.as_millis());
+/// How soon an upstream that is left alone is probed.
+pub const PROBE_TIME_MIN: Duration = Duration::from_millis(250);
+/// How long at most between probes: one that answers again is asked again within five seconds.
+pub const PROBE_TIME_MAX: Duration = Duration::from_secs(4);
+const _: () = assert!(PROBE_TIME_MIN.as_millis() < PROBE_TIME_MAX.as_millis());
+const _: () = assert!(PROBE_TIME_MAX.as_secs() < 5);
+/// How long an upstream must have been well for the probes to begin anew at the shortest interval.
+pub const PROBE_CALM: Duration = Duration::from_secs(10);
+/// How long after the last question an upstream is still probed.
+pub const PROBE_IDLE: Duration = Duration::from_secs(60);
+/// How long an upstream is asked without EDNS that has refused it (RFC 6891, 7).
+pub const EDNS_FALLBACK: Duration = Duration::from_secs(600);
+/// How long an upstream is asked in lower case that does not keep letters as they are.
+pub const CASE_FALLBACK: Duration = Duration::from_secs(600);
+/// How long a client cookie is used: nobody shall know us by it for ever (RFC 7873, 8).
+pub const COOKIE_LIFE: Duration = Duration::from_secs(86400);
+/// Attempts of one question that its trace has.
+pub const TRACE_ATTEMPTS_MAX: usize = 16;
+
 //----------- Streams --------------------------------------------------------
 
 /// TCP connections open at once unless configured.

@@ -11,12 +11,27 @@
 //! it asks each question once (single flight is its business, not the engine's) and polls for
 //! actions after every call.
 
+mod exchange;
+mod explain;
+mod forward;
+mod query;
+mod random;
+mod response;
+mod slab;
+mod upstreams;
+mod wheel;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
 use crate::wire::Name;
+
+pub use explain::{Attempt, Ending, Trace, UpstreamReport, carrier_name};
+pub use forward::{Forward, Forwarder};
+pub use random::Random;
+pub use upstreams::{Health, Tally, Trouble};
 
 /// Extended DNS Errors that are kept with one answer (RFC 8914).
 pub const EDES_MAX: usize = 4;
@@ -168,12 +183,15 @@ pub trait Engine {
     /// Begins a request.
     fn ask(&mut self, now: Duration, id: RequestId, request: Request);
 
-    /// Nobody waits for it any more: it ends without [`Action::Done`].
+    /// Nobody waits for it any more: it ends without [`Action::Done`], unless that is already among
+    /// the actions.
     fn cancel(&mut self, id: RequestId);
 
     /// A datagram or message has come as the reply of `exchange`. Returns whether it was taken as
-    /// one: what is not (another question, a letter in another case, no cookie) changes nothing, and
-    /// the exchange is waited for further.
+    /// one: what is not (another question, a letter in another case, no cookie) is counted and
+    /// changes nothing else, and the exchange is waited for further, unless an [`Action::Abandon`]
+    /// says otherwise: after several lies, or after one over a connection, which has one reply for
+    /// each message.
     fn on_reply(&mut self, now: Duration, exchange: ExchangeId, message: &[u8]) -> bool;
 
     /// `exchange` has failed.
@@ -187,6 +205,9 @@ pub trait Engine {
 
     /// The next thing to do, until there is none.
     fn poll(&mut self) -> Option<Action>;
+
+    /// Takes back the room of a message that has been sent or read, to write the next into.
+    fn recycle(&mut self, _message: Vec<u8>) {}
 }
 
 //----------- Upstream -------------------------------------------------------

@@ -27,6 +27,8 @@ pub const NOTAUTH: Rcode = 9;
 pub const NOTZONE: Rcode = 10;
 /// The EDNS version is not supported.
 pub const BADVERS: Rcode = 16;
+/// The server cookie is missing or not the server's (RFC 7873, 8).
+pub const BADCOOKIE: Rcode = 23;
 
 /// EDE: the server is not up and running for this zone yet.
 pub const EDE_NOT_READY: u16 = 14;
@@ -34,6 +36,10 @@ pub const EDE_NOT_READY: u16 = 14;
 pub const EDE_NOT_AUTHORITATIVE: u16 = 20;
 /// EDE: the client may not have this.
 pub const EDE_PROHIBITED: u16 = 18;
+/// EDE: nobody who could know has answered.
+pub const EDE_NO_REACHABLE_AUTHORITY: u16 = 22;
+/// EDE: asking somebody else has failed.
+pub const EDE_NETWORK_ERROR: u16 = 23;
 /// EDE: a type that is no question.
 pub const EDE_INVALID_QUERY_TYPE: u16 = 30;
 
@@ -52,6 +58,7 @@ pub fn name(rcode: Rcode) -> String {
         NOTAUTH => "NOTAUTH".into(),
         NOTZONE => "NOTZONE".into(),
         BADVERS => "BADVERS".into(),
+        BADCOOKIE => "BADCOOKIE".into(),
         other => format!("RCODE{other}"),
     }
 }
