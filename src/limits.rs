@@ -232,3 +232,66 @@ pub const STREAM_QUEUED_DEFAULT: usize = 64 << 10;
 pub const STREAM_THREADS_DEFAULT: usize = 1;
 /// Threads that answer over TCP.
 pub const STREAM_THREADS_MAX: usize = 64;
+
+//----------- Resolving ------------------------------------------------------
+
+/// Questions in flight to upstreams unless configured: 160,000 misses a second at 50 ms each, and
+/// some 8 MiB when all upstreams are silent.
+pub const OUTSTANDING_DEFAULT: usize = 8192;
+/// Those of one client (an IPv4 address, a /64 of IPv6) unless configured: a whole site may stand
+/// behind one address, and no three of them fill the server.
+pub const OUTSTANDING_PER_CLIENT_DEFAULT: usize = 2048;
+const _: () = assert!(OUTSTANDING_PER_CLIENT_DEFAULT * 3 < OUTSTANDING_DEFAULT);
+/// Questions in flight that may be configured.
+pub const OUTSTANDING_MAX: usize = 1 << 20;
+/// UDP sockets to upstreams unless configured: with 16 bits of ID a forged reply hits one of 2^28
+/// (RFC 5452, 9.2).
+pub const UPSTREAM_PORTS_DEFAULT: usize = 4096;
+/// The fewest that may be configured, where descriptors are scarce.
+pub const UPSTREAM_PORTS_MIN: usize = 256;
+/// The most: half of all ports.
+pub const UPSTREAM_PORTS_MAX: usize = 32_768;
+/// Upstreams of one zone.
+pub const UPSTREAMS_MAX: usize = 16;
+/// Pins of one upstream: the key in use, the next ones.
+pub const PINS_MAX: usize = 8;
+/// How long a question may take unless configured: stub resolvers ask again after 5 s.
+pub const QUESTION_TIME_DEFAULT: Duration = Duration::from_secs(4);
+/// The shortest that may be configured.
+pub const QUESTION_TIME_MIN: Duration = Duration::from_millis(100);
+/// The longest.
+pub const QUESTION_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Octets of the cache unless configured: some 200,000 answers, and small for any machine.
+pub const CACHE_MEMORY_DEFAULT: usize = 64 << 20;
+/// The least that may be configured.
+pub const CACHE_MEMORY_MIN: usize = 1 << 20;
+/// The most.
+pub const CACHE_MEMORY_MAX: usize = 1 << 40;
+/// The highest of least TTLs: past an hour names that move are lost too long.
+pub const CACHE_TTL_MIN_MAX: Duration = Duration::from_secs(3600);
+/// The longest that an answer is fresh unless configured.
+pub const CACHE_TTL_DEFAULT: Duration = Duration::from_secs(86_400);
+/// The longest that may be configured (RFC 8767, 4: TTLs above a week are capped).
+pub const CACHE_TTL_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// The longest that "there is none" is fresh unless configured (RFC 2308, 5: one to three hours).
+pub const CACHE_NEGATIVE_DEFAULT: Duration = Duration::from_secs(3600);
+/// The longest that may be configured.
+pub const CACHE_NEGATIVE_MAX: Duration = Duration::from_secs(86_400);
+/// How long a failure is remembered the first time unless configured (RFC 9520, 3.2).
+pub const CACHE_FAILURE_DEFAULT: Duration = Duration::from_secs(5);
+/// The shortest (RFC 9520, 3.2: at least one second).
+pub const CACHE_FAILURE_MIN: Duration = Duration::from_secs(1);
+/// The longest, backing off or configured (RFC 9520, 3.2: at most five minutes).
+pub const CACHE_FAILURE_MAX: Duration = Duration::from_secs(300);
+/// How long past its TTL an answer may be served unless configured (RFC 8767, 5: one to three
+/// days).
+pub const CACHE_STALE_DEFAULT: Duration = Duration::from_secs(86_400);
+/// The longest that may be configured.
+pub const CACHE_STALE_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// The TTL of such an answer unless configured (RFC 8767, 4: 30 seconds).
+pub const CACHE_STALE_TTL_DEFAULT: Duration = Duration::from_secs(30);
+/// How long a client waits for a fresh answer before it gets a stale one unless configured (RFC
+/// 8767, 5: 1.8 seconds).
+pub const CACHE_STALE_AFTER_DEFAULT: Duration = Duration::from_millis(1800);
+const _: () = assert!(CACHE_STALE_AFTER_DEFAULT.as_millis() < QUESTION_TIME_DEFAULT.as_millis());

@@ -6,6 +6,9 @@
 //!   "key xfr.example."             from anywhere, signed with that key
 //! ```
 
+mod prefixes;
+mod rebinding;
+pub mod special;
 mod update;
 
 use std::fmt;
@@ -14,6 +17,8 @@ use std::str::FromStr;
 
 use crate::wire::Name;
 
+pub use prefixes::Prefixes;
+pub use rebinding::{EDE_BLOCKED, Judgement, Rebinding};
 pub use update::{Grant, GrantError, Grants};
 
 //----------- Prefix ---------------------------------------------------------
@@ -27,15 +32,51 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// The prefix of `len` bits that `address` is in; a `len` past the address's is all of it.
+    pub fn around(address: IpAddr, len: u8) -> Prefix {
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        let len = 128 - max + len.min(max);
+        Prefix { bits: mapped(address) & mask(len), len }
+    }
+
     /// Whether `address` is one of them.
     pub fn contains(self, address: IpAddr) -> bool {
-        let mask = u128::MAX.checked_shl(128 - u32::from(self.len)).unwrap_or(0);
-        (mapped(address) ^ self.bits) & mask == 0
+        (mapped(address) ^ self.bits) & mask(self.len) == 0
+    }
+
+    /// Whether all of them are in `outer`.
+    pub fn is_within(self, outer: Prefix) -> bool {
+        self.len >= outer.len && (self.bits ^ outer.bits) & mask(outer.len) == 0
+    }
+
+    /// The first of them, IPv4 mapped.
+    pub fn first(self) -> u128 {
+        self.bits
+    }
+
+    /// The last of them, IPv4 mapped.
+    pub fn last(self) -> u128 {
+        self.bits | !mask(self.len)
     }
 }
 
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = Ipv6Addr::from_bits(self.bits);
+        match address.to_ipv4_mapped().filter(|_| self.len >= 96) {
+            Some(address) => write!(f, "{address}/{}", self.len - 96),
+            None => write!(f, "{address}/{}", self.len),
+        }
+    }
+}
+
+/// The bits of a prefix of `len` bits.
+fn mask(len: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
+}
+
 /// Every address as one of IPv6.
-fn mapped(address: IpAddr) -> u128 {
+pub fn mapped(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits(),
@@ -58,8 +99,7 @@ impl FromStr for Prefix {
         }
         let prefix = Prefix { bits: mapped(address), len: 128 - max + len };
         // Bits past the prefix are a mistake: which of the two was meant?
-        let mask = u128::MAX.checked_shl(128 - u32::from(prefix.len)).unwrap_or(0);
-        if prefix.bits & !mask != 0 { Err(()) } else { Ok(prefix) }
+        if prefix.bits & !mask(prefix.len) != 0 { Err(()) } else { Ok(prefix) }
     }
 }
 
@@ -240,6 +280,21 @@ mod tests {
         assert!(!allows(&["192.0.2.1 key k."], "192.0.2.2", Some("k.")));
         assert!(!allows(&["192.0.2.1 key k."], "192.0.2.1", Some("l.")));
         assert!(allows(&["192.0.2.9", "192.0.2.1 key k."], "192.0.2.1", Some("k.")));
+    }
+
+    #[test]
+    fn prefixes_are_shown_as_they_are_written() {
+        for text in ["192.0.2.0/24", "0.0.0.0/0", "::/0", "2001:db8::/32", "::1/128"] {
+            assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
+        }
+        let around = |text: &str, len| Prefix::around(text.parse().unwrap(), len).to_string();
+        assert_eq!(around("192.168.7.9", 22), "192.168.4.0/22");
+        assert_eq!(around("fd00::1:2", 64), "fd00::/64");
+        let within = |inner: &str, outer: &str| {
+            inner.parse::<Prefix>().unwrap().is_within(outer.parse().unwrap())
+        };
+        assert!(within("10.1.0.0/16", "10.0.0.0/8") && within("10.0.0.0/8", "10.0.0.0/8"));
+        assert!(!within("10.0.0.0/7", "10.0.0.0/8") && !within("11.0.0.0/8", "10.0.0.0/8"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::zone::{Checks, Denial, Diagnostic, LoadOptions, Loaded, Severity, Zon
 use super::config::{Config, ZoneConfig};
 use super::files::Files;
 use super::report::tell;
-use super::{cores, zones};
+use super::{cores, interfaces, zones};
 
 /// Clap's own status for a wrong command line is 2.
 const ONLY_WARNINGS: u8 = 3;
@@ -123,7 +123,11 @@ pub fn zone(name: Name, file: &Path, as_json: bool) -> Result<ExitCode, String> 
 /// Checks a configuration and all of its zones.
 pub fn config(file: &Path, as_json: bool) -> Result<ExitCode, String> {
     let config = Config::read(file)?;
-    let mut worst = 0;
+    config.check_forwards(&interfaces::addresses())?;
+    let mut worst = if config.warnings.is_empty() { 0 } else { ONLY_WARNINGS };
+    if !as_json {
+        config.warnings.iter().for_each(|warning| tell!("{warning}"));
+    }
     let mut all = Vec::new();
     for zone in config.zones.iter().filter(|zone| zone.has_file()) {
         let checked = Checked::new(zone)?;
@@ -138,7 +142,8 @@ pub fn config(file: &Path, as_json: bool) -> Result<ExitCode, String> {
         }
     }
     if as_json {
-        tell!("{}", json!({ "config": file.display().to_string(), "zones": all }));
+        let (config, warnings) = (file.display().to_string(), config.warnings);
+        tell!("{}", json!({ "config": config, "warnings": warnings, "zones": all }));
     } else if worst != 1 {
         tell!("{}: good", file.display());
     }

@@ -11,10 +11,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::tsig::Algorithm;
 use crate::wire::{Name, rtype};
 
+use super::cache_control::{self, CacheCommand};
 use super::config::{Config, PathChoice, ZoneConfig};
 use super::control::Reread;
 use super::report::say;
-use super::{check, commands, explain, export, key, startup, tune};
+use super::{check, commands, explain, export, interfaces, key, startup, tune};
 
 /// The nameserver for port 53 at the edge.
 #[derive(Parser)]
@@ -36,6 +37,9 @@ enum Command {
     /// Ask a running server about its zones, or have it do something with one.
     #[command(subcommand)]
     Zone(Zone),
+    /// Ask a running server about its cache, or have it forget something.
+    #[command(subcommand)]
+    Cache(Cache),
     /// Make keys that servers sign with.
     #[command(subcommand)]
     Key(Key),
@@ -82,6 +86,47 @@ enum Zone {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+}
+
+#[derive(Subcommand)]
+enum Cache {
+    /// Forget what is known of a name, of all below it as well, or of all names.
+    Flush {
+        /// The name: all of its types.
+        #[arg(required_unless_present = "all")]
+        name: Option<Name>,
+        /// Also what is below the name.
+        #[arg(long)]
+        below: bool,
+        /// All names.
+        #[arg(long, conflicts_with_all = ["name", "below"])]
+        all: bool,
+        #[command(flatten)]
+        to: To,
+    },
+    /// What the cache holds, and what it was asked for since the start.
+    Stats {
+        #[command(flatten)]
+        to: To,
+    },
+}
+
+impl Cache {
+    fn run(self) -> Result<ExitCode, String> {
+        let (command, to) = match self {
+            Cache::Flush { name: Some(name), below: false, to, .. } => {
+                (CacheCommand::FlushName(name), to)
+            }
+            Cache::Flush { name: Some(name), to, .. } => (CacheCommand::FlushBelow(name), to),
+            Cache::Flush { name: None, to, .. } => (CacheCommand::FlushAll, to),
+            Cache::Stats { to } => (CacheCommand::Stats, to),
+        };
+        let config = Config::read(&to.config)?;
+        if config.caching.is_none() {
+            return Err(cache_control::NO_CACHE.into());
+        }
+        commands::give(&config.state, &commands::Command::Cache(command), to.json)
+    }
 }
 
 /// Which server a command is for.
@@ -198,6 +243,7 @@ pub fn run() -> ExitCode {
         Command::Check(Check::Zone { name, file, json }) => check::zone(name, &file, json),
         Command::Explain(explain) => explain.run(),
         Command::Zone(zone) => zone.run(),
+        Command::Cache(cache) => cache.run(),
         Command::Key(Key::Generate { name, algorithm, format }) => {
             key::generate(&name, algorithm, format).map(|()| ExitCode::SUCCESS)
         }
@@ -266,9 +312,13 @@ impl Serve {
             config.user.clone_from(&self.user);
         }
         config.zones.extend(self.zone.iter().cloned());
-        if config.zones.is_empty() {
+        if config.zones.is_empty() && config.forwards.is_empty() {
             if self.config.is_some() {
-                return Err("no zone to serve: add a [[zone]] with name and file".into());
+                return Err(
+                    "nothing to serve: add a [[zone]] with name and file, or a [[forward]] \
+                            with zone and to"
+                        .into(),
+                );
             }
             config.zones.push(ZoneConfig::sample());
         }
@@ -278,6 +328,8 @@ impl Serve {
                 return Err(format!("zone {} is named twice: remove one", zone.name));
             }
         }
+        config.check_forwards(&interfaces::addresses())?;
+        config.warnings.iter().for_each(|warning| say!("{warning}"));
         Ok(config)
     }
 

@@ -12,16 +12,18 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
-use tokio::task::spawn_local;
+use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::timeout;
 
 use crate::wire::Name;
 
+use super::cache_control::{self, CacheCommand, CacheControl};
 use super::catalogs::Catalogs;
 use super::disk::{Disk, Real};
 use super::loader::Loader;
@@ -46,6 +48,8 @@ pub enum Command {
     Notify(Name),
     /// Which changes are kept for IXFR.
     Journal(Name),
+    /// About the cache.
+    Cache(CacheCommand),
 }
 
 impl Command {
@@ -56,35 +60,45 @@ impl Command {
             Command::Transfer(name) => format!("transfer {name}\n"),
             Command::Notify(name) => format!("notify {name}\n"),
             Command::Journal(name) => format!("journal {name}\n"),
+            Command::Cache(command) => format!("cache {}\n", command.to_words()),
         }
     }
 
     fn parse(line: &str) -> Option<Command> {
-        let mut words = line.split_whitespace();
-        let command = words.next()?;
-        let name = words.next().map(str::parse::<Name>).transpose().ok()?;
-        match (command, name, words.next()) {
-            ("status", name, None) => Some(Command::Status(name)),
-            ("transfer", Some(name), None) => Some(Command::Transfer(name)),
-            ("notify", Some(name), None) => Some(Command::Notify(name)),
-            ("journal", Some(name), None) => Some(Command::Journal(name)),
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let name = |word: &str| word.parse::<Name>().ok();
+        match words[..] {
+            ["status"] => Some(Command::Status(None)),
+            ["status", of] => Some(Command::Status(Some(name(of)?))),
+            ["transfer", of] => name(of).map(Command::Transfer),
+            ["notify", of] => name(of).map(Command::Notify),
+            ["journal", of] => name(of).map(Command::Journal),
+            ["cache", ref words @ ..] => CacheCommand::parse(words).map(Command::Cache),
             _ => None,
         }
     }
 }
 
-fn socket_path(state: &Path) -> PathBuf {
+/// Where commands are taken.
+pub fn socket_path(state: &Path) -> PathBuf {
     state.join(SOCKET)
 }
 
 //----------- The server's side ----------------------------------------------
 
+/// What commands may change, beside the keeper's zones.
+#[derive(Clone, Default)]
+pub struct Taken {
+    /// `None`: this server has no cache.
+    pub cache: Option<Arc<dyn CacheControl>>,
+}
+
 /// Takes commands from now on; says so if that is not possible.
-pub fn listen(state: &Path, keeper: &Rc<Keeper>) {
+pub fn listen(state: &Path, keeper: &Rc<Keeper>, taken: Taken) {
     let path = socket_path(state);
     match open(&path) {
         Ok(listener) => {
-            spawn_local(accept(listener, Rc::clone(keeper)));
+            spawn_local(accept(listener, Rc::clone(keeper), taken));
         }
         Err(error) => say!("no commands can be given over {}: {error}", path.display()),
     }
@@ -105,13 +119,13 @@ fn open(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, keeper: Rc<Keeper>) {
+async fn accept(listener: UnixListener, keeper: Rc<Keeper>, taken: Taken) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
             tokio::time::sleep(PATIENCE).await;
             continue;
         };
-        let keeper = Rc::clone(&keeper);
+        let (keeper, taken) = (Rc::clone(&keeper), taken.clone());
         spawn_local(async move {
             let mut line = Vec::new();
             let read = async {
@@ -125,8 +139,13 @@ async fn accept(listener: UnixListener, keeper: Rc<Keeper>) {
             };
             let _ = timeout(PATIENCE, read).await;
             let answer = match Command::parse(&String::from_utf8_lossy(&line)) {
+                // Looking for names below one takes as long as the cache is large.
+                Some(Command::Cache(command)) => {
+                    let done = spawn_blocking(move || command.run(taken.cache.as_deref())).await;
+                    done.unwrap_or_else(|_| json!({ "error": "the server is about to stop" }))
+                }
                 Some(command) => keeper.command(&command),
-                None => json!({ "error": "expected status, transfer, notify or journal" }),
+                None => json!({ "error": "expected status, transfer, notify, journal or cache" }),
             };
             let _ = timeout(PATIENCE, stream.write_all(format!("{answer}\n").as_bytes())).await;
         });
@@ -213,6 +232,8 @@ impl Keeper {
                 Some(loader) => journal(loader, name),
                 None => json!({ "error": "zones are being loaded: ask again" }),
             }),
+            // It is not the keeper's: `accept` has it run elsewhere.
+            Command::Cache(command) => Ok(command.run(None)),
         };
         done.unwrap_or_else(|error| error)
     }
@@ -272,6 +293,9 @@ fn print(answer: &Value) {
     if let Some(done) = answer.get("done").and_then(Value::as_str) {
         tell!("{done}");
     }
+    if let Some(stats) = answer.get("cache") {
+        cache_control::print(stats);
+    }
     for zone in answer.get("zones").and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| zone[key].as_str().unwrap_or("").to_string();
         let serial = zone["serial"].as_u64().map_or("no".into(), |serial| serial.to_string());
@@ -325,11 +349,17 @@ mod tests {
             Command::Status(Some(name.clone())),
             Command::Transfer(name.clone()),
             Command::Notify(name.clone()),
-            Command::Journal(name),
+            Command::Journal(name.clone()),
+            Command::Cache(CacheCommand::FlushName(name.clone())),
+            Command::Cache(CacheCommand::FlushBelow(name)),
+            Command::Cache(CacheCommand::FlushAll),
+            Command::Cache(CacheCommand::Stats),
         ] {
             assert_eq!(Command::parse(&command.to_line()), Some(command));
         }
-        for line in ["", "status a b", "transfer", "stop", "transfer a..b"] {
+        let wrong = ["cache", "cache flush", "cache flush a..b", "cache flush-all a", "cache stat"];
+        let others = ["", "status a b", "transfer", "stop", "transfer a..b"];
+        for line in others.into_iter().chain(wrong) {
             assert_eq!(Command::parse(line), None, "{line}");
         }
     }

@@ -17,12 +17,13 @@ pub struct Errors<'t> {
     file: &'t str,
     text: &'t str,
     found: RefCell<Vec<(usize, String)>>,
+    warned: RefCell<Vec<(usize, String)>>,
 }
 
 impl<'t> Errors<'t> {
     /// None yet.
     pub fn new(file: &'t str, text: &'t str) -> Errors<'t> {
-        Errors { file, text, found: RefCell::default() }
+        Errors { file, text, found: RefCell::default(), warned: RefCell::default() }
     }
 
     /// Parses the text; a syntax error ends the walk before it starts.
@@ -38,10 +39,21 @@ impl<'t> Errors<'t> {
     }
 
     fn at(&self, at: usize, message: &str) {
+        self.found.borrow_mut().push((at, self.placed(at, message)));
+    }
+
+    fn placed(&self, at: usize, message: &str) -> String {
         let before = &self.text[..at.min(self.text.len())];
         let line = before.matches('\n').count() + 1;
         let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
-        self.found.borrow_mut().push((at, format!("{}:{line}:{column}: {message}", self.file)));
+        format!("{}:{line}:{column}: {message}", self.file)
+    }
+
+    /// What is allowed and may not be meant, in the order of the text.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warned = self.warned.take();
+        warned.sort();
+        warned.into_iter().map(|(_, message)| message).collect()
     }
 
     /// An error of the file as a whole.
@@ -59,6 +71,15 @@ impl<'t> Errors<'t> {
         let lines: Vec<String> = found.into_iter().map(|(_, message)| message).collect();
         Err(lines.join("\nring53: "))
     }
+}
+
+//----------- Item -----------------------------------------------------------
+
+/// A text of a list, and its place.
+pub struct Item {
+    /// What it says.
+    pub text: String,
+    at: usize,
 }
 
 //----------- Table ----------------------------------------------------------
@@ -101,8 +122,23 @@ impl<'t> Table<'t> {
 
     /// An error of the value of `key`.
     pub fn error(&self, key: &str, message: &str) {
-        let at = self.seen.iter().find(|(seen, _)| *seen == key).map_or(self.at, |(_, at)| *at);
-        self.errors.at(at, &format!("{key}: {message}"));
+        self.errors.at(self.place(key), &format!("{key}: {message}"));
+    }
+
+    /// An error of one item of the list `key`.
+    pub fn error_of(&self, key: &str, item: &Item, message: &str) {
+        self.errors.at(item.at, &format!("{key}: {message}"));
+    }
+
+    /// What is allowed and may not be meant in the value of `key`, or in one item of it.
+    pub fn warn(&self, key: &str, item: Option<&Item>, message: &str) {
+        let at = item.map_or_else(|| self.place(key), |item| item.at);
+        let message = self.errors.placed(at, &format!("{key}: {message}"));
+        self.errors.warned.borrow_mut().push((at, message));
+    }
+
+    fn place(&self, key: &str) -> usize {
+        self.seen.iter().find(|(seen, _)| *seen == key).map_or(self.at, |(_, at)| *at)
     }
 
     /// Says which of `keys` are missing.
@@ -229,6 +265,23 @@ impl<'t> Table<'t> {
             .collect()
     }
 
+    /// An array of strings, each with its place.
+    pub fn items(&mut self, key: &'static str) -> Option<Vec<Item>> {
+        self.array(key)?
+            .into_iter()
+            .map(|item| {
+                let at = item.span().start;
+                match item.into_inner() {
+                    DeValue::String(text) => Some(Item { text: text.into_owned(), at }),
+                    _ => {
+                        self.errors.at(at, &format!("{key}: expected a text in quotes"));
+                        None
+                    }
+                }
+            })
+            .collect()
+    }
+
     fn array(&mut self, key: &'static str) -> Option<Vec<Spanned<DeValue<'t>>>> {
         match self.take(key)?.into_inner() {
             DeValue::Array(items) => Some(items.into_iter().collect()),
@@ -257,15 +310,34 @@ impl<'t> Table<'t> {
     /// A duration with a unit: `"10s"`.
     pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
         let text = self.string(key)?;
-        let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
-        let duration = units.iter().find_map(|(unit, scale)| {
-            let number = text.strip_suffix(unit)?.trim().parse::<u64>().ok()?;
-            number.checked_mul(*scale).filter(|ms| *ms > 0 && *ms <= 86_400_000)
-        });
+        let day = Duration::from_secs(86_400);
+        let duration = duration_of(&text).filter(|time| !time.is_zero() && *time <= day);
         if duration.is_none() {
             self.error(key, "expected a time of at most a day, such as \"10s\" or \"500ms\"");
         }
-        duration.map(Duration::from_millis)
+        duration
+    }
+
+    /// A duration from `min` to `max`: `"0s"`, `"1d"`.
+    pub fn duration_in(
+        &mut self,
+        key: &'static str,
+        min: Duration,
+        max: Duration,
+    ) -> Option<Duration> {
+        let text = self.string(key)?;
+        let duration = duration_of(&text).filter(|time| (min..=max).contains(time));
+        if duration.is_none() {
+            self.error(
+                key,
+                &format!(
+                    "expected a time from \"{}\" to \"{}\"",
+                    duration_text(min),
+                    duration_text(max)
+                ),
+            );
+        }
+        duration
     }
 
     /// A table whose keys and values are the user's words.
@@ -331,6 +403,25 @@ fn integer_of(value: &DeValue<'_>, min: i64, max: i64) -> Option<i64> {
     let DeValue::Integer(integer) = value else { return None };
     let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok()?;
     (min..=max).contains(&number).then_some(number)
+}
+
+/// Units of time and their milliseconds, the largest first.
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+fn duration_of(text: &str) -> Option<Duration> {
+    UNITS.iter().find_map(|(unit, scale)| {
+        let number = text.strip_suffix(unit)?.trim().parse::<u64>().ok()?;
+        number.checked_mul(*scale).map(Duration::from_millis)
+    })
+}
+
+fn duration_text(duration: Duration) -> String {
+    let ms = duration.as_millis() as u64;
+    match UNITS.iter().find(|(_, scale)| ms >= *scale && ms % scale == 0) {
+        Some((unit, scale)) => format!("{}{unit}", ms / scale),
+        None => "0s".into(),
+    }
 }
 
 /// The known word that `word` was probably meant to be: at most a third of it differs.

@@ -7,6 +7,7 @@
 //!        └── loads, publishes, prints, stops              threads for TCP: stream
 //! ```
 
+mod cache_control;
 mod candidate;
 mod catalogs;
 mod check;
@@ -22,6 +23,7 @@ mod dynamic;
 mod explain;
 mod export;
 mod files;
+mod interfaces;
 mod journal;
 mod key;
 mod keys;
@@ -32,6 +34,7 @@ mod notify;
 mod places;
 mod report;
 mod secondary;
+mod special;
 mod startup;
 mod state;
 mod stream;

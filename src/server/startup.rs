@@ -37,7 +37,7 @@ use super::stream::{self, Service, StreamCounters};
 use super::transfers::{self, Told, Transfers};
 use super::worker::Deferrals;
 use super::zones::{ZoneSet, hash_key};
-use super::{cores, worker};
+use super::{commands, cores, worker};
 
 /// Serves until a signal ends it. `reread` reads the configuration again.
 pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
@@ -70,7 +70,7 @@ pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
     crew.streams(&config, listeners, &mut published, &tell)?;
     let snapshot = published.reader();
     let (state, hash_key) = (config.state.clone(), zones.key());
-    let takes_commands = config.takes_commands();
+    let commands = config.takes_commands().then(commands::Taken::default);
     announce(&config, &addresses, &core_list, path, &zones);
     let loader = Arc::new(Mutex::new(Loader { config, zones, published, told: tell }));
     loader::lock(&loader).tell();
@@ -83,7 +83,7 @@ pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
         told,
         loader: Arc::clone(&loader),
         state,
-        takes_commands,
+        commands,
         hash_key,
         threads: cores::allowed().len(),
     };

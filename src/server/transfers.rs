@@ -90,8 +90,8 @@ pub struct Transfers {
     pub loader: SharedLoader,
     /// Where zones are kept.
     pub state: PathBuf,
-    /// Whether there is a socket for commands there.
-    pub takes_commands: bool,
+    /// If there is a socket for commands there, what they may change beside zones.
+    pub commands: Option<commands::Taken>,
     /// The secret that names are hashed with.
     pub hash_key: HashKey,
     /// Threads that build a zone.
@@ -105,7 +105,7 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Transfers { mut snapshot, mut core, mut deferrals, repliers, mut told, .. } = transfers;
     let repliers: Rc<[Replier]> = repliers.into();
-    let takes_commands = transfers.takes_commands;
+    let taken = transfers.commands;
     let writer = Writer::new(transfers.state.clone());
     let keeper = Rc::new(Keeper {
         zones: RefCell::default(),
@@ -128,8 +128,8 @@ pub fn run(transfers: Transfers, stop: &AtomicBool) -> io::Result<()> {
     });
     let local = LocalSet::new();
     local.block_on(&runtime, async {
-        if takes_commands {
-            commands::listen(&keeper.state, &keeper);
+        if let Some(taken) = taken {
+            commands::listen(&keeper.state, &keeper, taken);
         }
         let mut told_in_a_row = 0;
         while !stop.load(Ordering::Relaxed) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,15 +14,24 @@ use crate::limits::{
 };
 use crate::snapshot::Identity;
 use crate::tsig::Keys;
+use crate::wire::Name;
 
 use super::keys::{Errors, Table};
 use super::places::StreamLimits;
 
+mod cache;
+mod forward;
+mod recursion;
 mod secret;
+mod upstream;
 mod zone;
 
+use forward::Around;
 use zone::{Patterns, Place};
 
+pub use cache::Caching;
+pub use forward::Forward;
+pub use recursion::Recursion;
 pub use zone::{Catalog, Dnssec, Settings, ZoneConfig};
 
 /// Octets of a socket's receive buffer unless configured: 40 ms of 200,000 queries a second, as
@@ -62,6 +71,13 @@ pub struct Config {
     pub owns_state: bool,
     pub keys: Arc<Keys>,
     pub zones: Vec<ZoneConfig>,
+    /// Who may ask for names of others; of use if there are forwards.
+    pub recursion: Recursion,
+    /// How their answers are kept; `None` without forwards.
+    pub caching: Option<Caching>,
+    pub forwards: Vec<Forward>,
+    /// What is allowed and may not be meant, each with its place.
+    pub warnings: Vec<String>,
 }
 
 impl Default for Config {
@@ -87,6 +103,10 @@ impl Default for Config {
             owns_state: false,
             keys: Arc::default(),
             zones: Vec::new(),
+            recursion: Recursion::default(),
+            caching: None,
+            forwards: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -141,9 +161,58 @@ impl Config {
                     ));
                 }
             }
+            config.resolving(&mut root, directory);
             root.finish();
         }
+        config.warnings = errors.warnings();
         errors.into_result(config)
+    }
+
+    /// Reads what concerns names of others.
+    fn resolving(&mut self, root: &mut Table<'_>, directory: &Path) {
+        const NOBODY_ANSWERS: &str = "there is no [[forward]] to answer: add one, or remove it";
+        let is_served = |name: &Name| self.zones.iter().any(|zone| zone.name == *name);
+        let around = Around { directory, listen: &self.listen, is_served: &is_served };
+        self.forwards = forward::read_all(root.tables("forward"), &around);
+        let forwards = root.has("forward");
+        if let Some(mut table) = root.table("recursion") {
+            self.recursion = Recursion::read(&mut table);
+            table.finish();
+            if !forwards {
+                root.error("recursion", NOBODY_ANSWERS);
+            }
+        }
+        let timeout = self.recursion.timeout;
+        self.caching = forwards.then(|| Caching::new(timeout));
+        if let Some(mut table) = root.table("cache") {
+            let caching = Caching::read(&mut table, timeout, &self.state);
+            table.finish();
+            if forwards {
+                self.caching = Some(caching);
+            } else {
+                root.error("cache", NOBODY_ANSWERS);
+            }
+        }
+    }
+
+    /// What only shows once the command line has been heard: forwards of zones that are served, and
+    /// upstreams that are this server, on a machine with the addresses `own`.
+    pub fn check_forwards(&self, own: &[IpAddr]) -> Result<(), String> {
+        for forward in &self.forwards {
+            let name = &forward.zone;
+            if self.zones.iter().any(|zone| zone.name == *name) {
+                return Err(format!("{name} is forwarded and is a zone here: remove one"));
+            }
+            let is_own = |address: &SocketAddr| forward::is_listener(&self.listen, own, *address);
+            let mut addresses = forward.to.iter().map(|upstream| upstream.address);
+            if let Some(address) = addresses.find(is_own) {
+                return Err(format!(
+                    "the forward of {name} asks {address}, which is this server: write another \
+                     address, or change listen"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is something to command: whoever tries the sample finds no new directory.
@@ -152,7 +221,7 @@ impl Config {
             let gives = !zone.rules.transfer.is_empty() || !zone.notify.is_empty();
             gives || zone.is_secondary() || zone.catalog.is_some()
         };
-        self.zones.iter().any(moves)
+        self.caching.is_some() || self.zones.iter().any(moves)
     }
 
     fn server(&mut self, server: &mut Table<'_>, directory: &Path) {
@@ -255,6 +324,51 @@ mod tests {
         assert_eq!([idle, read, write].map(|time| time.as_secs()), [3, 5, 2]);
         assert_eq!(queued, 1 << 20);
         assert_eq!(config.zones[0].file().as_deref(), Some(Path::new("/etc/example.org.zone")));
+    }
+
+    #[test]
+    fn a_resolver_of_few_words() {
+        let config = parse(
+            "version = 1\n\
+             [recursion]\nallow = [\"127.0.0.0/8\", \"::1\", \"192.168.0.0/16\"]\n\
+             [cache]\nmemory = \"512MiB\"\nprefetch = true\nserve_stale = \"1d\"\n\
+             [[forward]]\nzone = \".\"\nto = [\"tls://9.9.9.9#dns.quad9.net\", \"1.1.1.1\"]\n\
+             [[forward]]\nzone = \"corp.example.\"\nto = [\"10.0.0.53\"]\n",
+        )
+        .unwrap();
+        assert_eq!(config.warnings, [""; 0]);
+        assert!(config.takes_commands() && config.zones.is_empty());
+        let caching = config.caching.as_ref().unwrap();
+        assert_eq!((caching.memory, caching.serve_stale.as_secs()), (512 << 20, 86_400));
+        let [root, corp] = &config.forwards[..] else { panic!("two forwards") };
+        assert_eq!((root.zone.to_string(), root.to.len()), (".".into(), 2));
+        assert_eq!(corp.to[0].address, "10.0.0.53:53".parse().unwrap());
+        // Without a forward there is nothing to keep, and nobody to tell.
+        let config = parse("version = 1\n").unwrap();
+        assert!(config.caching.is_none() && !config.takes_commands());
+    }
+
+    /// What the README says of resolving is read, and shows the defaults.
+    #[test]
+    fn the_readme_shows_the_defaults() {
+        let readme = include_str!("../../../README.md");
+        let from = readme.find("\n[[forward]]").expect("it shows forwards");
+        let tables = readme[from..].split("```").next().unwrap();
+        let config = parse(&format!("version = 1{tables}")).unwrap();
+        assert_eq!(config.warnings, [""; 0]);
+        let recursion = Recursion {
+            allow: recursion::Allow::Attached,
+            rebind_allow: Vec::new(),
+            ..config.recursion.clone()
+        };
+        assert_eq!(recursion, Recursion::default());
+        assert_eq!(config.caching, Some(Caching::new(recursion.timeout)));
+        assert_eq!(config.forwards.iter().map(|forward| forward.to.len()).sum::<usize>(), 6);
+        let forward = &config.forwards[0];
+        assert_eq!(
+            (forward.case_randomization, forward.trust_ad, forward.hedge),
+            (true, false, true)
+        );
     }
 
     #[test]
