@@ -27,6 +27,7 @@ const UNSAFE: &[&str] = &[
     "src/memory/store.rs",
     "src/net/batch.rs",
     "src/net/client/mmsg.rs",
+    "src/net/client/pool/uring.rs",
     "src/net/client/uring.rs",
     "src/net/ethtool.rs",
     "src/net/mmsg.rs",

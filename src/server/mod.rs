@@ -41,6 +41,7 @@ mod stream;
 mod transfers;
 mod tune;
 mod updates;
+pub mod upstream;
 mod worker;
 mod writer;
 mod zones;

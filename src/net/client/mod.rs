@@ -7,10 +7,13 @@
 //!
 //! The other side of [`super::PacketPath`]: there one socket has many peers, here one peer is asked
 //! from many ports. [`UringClient`] is the main path, [`MmsgClient`] the one for machines that
-//! forbid io_uring.
+//! forbid io_uring. Their ports stay; [`pool`] has ports that come and go, of many servers, and
+//! knows which reply belongs to which query.
 
 mod mmsg;
+pub mod pool;
 mod uring;
+mod waker;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -24,6 +27,7 @@ use super::sys;
 
 pub use mmsg::MmsgClient;
 pub use uring::UringClient;
+pub use waker::Waker;
 
 /// Octets of the longest datagram that can be queued.
 pub const QUERY_LEN_MAX: usize = 2048;
