@@ -522,6 +522,7 @@ fn answer(snapshot: &Snapshot, core: &mut CoreState, octets: &[u8]) -> Vec<u8> {
         buffer: &mut buffer,
         query_len: octets.len(),
         transport: Transport::Stream { idle: 0 },
+        client: 0,
         verdict: Verdict::Reply(0),
     }];
     answer_batch(snapshot, Duration::ZERO, core, &mut exchange);

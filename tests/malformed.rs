@@ -172,6 +172,7 @@ fn nothing_malformed_breaks_or_allocates() {
             buffer: &mut buffer,
             query_len: octets.len(),
             transport,
+            client: 0,
             verdict: Verdict::Reply(0),
         }];
         let snapshot = &snapshots[random.below(2) as usize];

@@ -114,7 +114,13 @@ fn answers_over(
         .zip(queries)
         .map(|(buffer, query)| {
             buffer[..query.len()].copy_from_slice(query);
-            Exchange { buffer, query_len: query.len(), transport, verdict: Verdict::Reply(0) }
+            Exchange {
+                buffer,
+                query_len: query.len(),
+                transport,
+                client: 0,
+                verdict: Verdict::Reply(0),
+            }
         })
         .collect();
     answer_batch(snapshot, Duration::ZERO, core, &mut exchanges);

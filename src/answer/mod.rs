@@ -12,6 +12,7 @@
 //! queries are worked on. Nothing here allocates, locks, logs or reads a clock.
 
 mod authority;
+mod cached;
 mod chaos;
 mod counters;
 mod denial;
@@ -20,6 +21,7 @@ mod link;
 mod reply;
 mod search;
 
+pub use cached::{Misses, Wanted, query_again};
 pub use counters::{Counters, DropReason};
 pub use explain::{Step, explain};
 pub use reply::{Options, Owner, Reply, Section};
@@ -30,11 +32,12 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use crate::cache::{self, Prepared};
 use crate::limits::{
     ANSWER_SIZE_MIN, BATCH_COUNT_MAX, CHAIN_LINKS_MAX, HEADER_LEN, MESSAGE_SIZE_MAX,
     NAME_LABELS_MAX,
 };
-use crate::snapshot::{Snapshot, ZoneState};
+use crate::snapshot::{Identity, Recursion, SPECIAL, Snapshot, ZoneState};
 use crate::wire::message::opcode;
 use crate::wire::query::{Edns, Fault, Query, read_query};
 use crate::wire::rcode::{
@@ -45,6 +48,7 @@ use crate::wire::{LowerName, rtype};
 use crate::zone::nsec3::Hash;
 use crate::zone::{Denial, SuffixHashes, Zone, flag};
 
+use cached::Shelf;
 use denial::Proofs;
 use link::{Link, Next};
 
@@ -110,6 +114,8 @@ pub enum Ticket {
     Signed,
     /// Only who may transfer the zone is answered.
     Private,
+    /// It is to be asked elsewhere. What is left of the query is header, question and OPT.
+    Resolve,
 }
 
 /// A request and its reply slot.
@@ -120,6 +126,8 @@ pub struct Exchange<'a> {
     pub query_len: usize,
     /// How it came.
     pub transport: Transport,
+    /// Who asks; an IPv4 address is mapped. Of nobody: `::`.
+    pub client: u128,
     /// What became of it; any value before.
     pub verdict: Verdict,
 }
@@ -132,6 +140,18 @@ pub struct CoreState {
     pub counters: Arc<Counters>,
     /// Whether who asks may have the private zones.
     pub sees_private: bool,
+    /// The answers of others.
+    pub cache: Option<cache::Reader>,
+    /// What becomes of questions that there is no fresh answer to.
+    pub misses: Misses,
+    /// An answer that the cache does not keep, for [`Misses::Settle`].
+    pub given: Option<Box<Prepared>>,
+    /// Exchanges of the last batch whose answer from the cache should be asked for anew, with their
+    /// DO and CD ([`cache::flag`]): nobody else was told.
+    pub due: ArrayVec<(u8, u8), BATCH_COUNT_MAX>,
+    /// What the last exchange that was deferred with [`Ticket::Resolve`] has to ask.
+    pub wanted: Wanted,
+    scratch: Vec<u8>,
     plans: Box<[Plan]>,
     chain: Plan,
 }
@@ -140,7 +160,18 @@ impl CoreState {
     /// A core's state, counting into `counters`.
     pub fn new(counters: Arc<Counters>) -> CoreState {
         let plans = (0..BATCH_COUNT_MAX).map(|_| Plan::new()).collect();
-        CoreState { counters, sees_private: false, plans, chain: Plan::new() }
+        CoreState {
+            counters,
+            sees_private: false,
+            cache: None,
+            misses: Misses::Defer,
+            given: None,
+            due: ArrayVec::new(),
+            wanted: Wanted::default(),
+            scratch: Vec::new(),
+            plans,
+            chain: Plan::new(),
+        }
     }
 }
 
@@ -148,6 +179,9 @@ impl CoreState {
 struct Plan {
     task: Task,
     query: Query,
+    asks: Asks,
+    /// The octet of the header that has AD and CD.
+    header: u8,
     zone: usize,
     search: Search,
     /// The NSEC3 block over the suffix of so many labels.
@@ -166,6 +200,17 @@ enum Task {
     /// The name is hashed; its zone is to be found.
     Find,
     Search,
+    /// The name is of no zone here.
+    Cached,
+}
+
+/// What a client may have of names of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    Nothing,
+    /// What is in the cache.
+    Cache,
+    All,
 }
 
 impl Plan {
@@ -173,6 +218,8 @@ impl Plan {
         Plan {
             task: Task::Drop(DropReason::TooShort),
             query: Query::default(),
+            asks: Asks::Nothing,
+            header: 0,
             zone: 0,
             search: Search::default(),
             ahead: None,
@@ -187,6 +234,8 @@ impl Plan {
         self.task = match read_query(exchange.buffer, exchange.query_len, &mut self.name) {
             Ok(query) => {
                 self.query = query;
+                self.asks = asks_of(snapshot, exchange);
+                self.header = exchange.buffer[3];
                 self.decide(snapshot, exchange.transport)
             }
             Err(fault) => {
@@ -275,6 +324,22 @@ impl Plan {
         {
             found = snapshot.find_zone(&self.name, &self.hashes, depth - 1).or(found);
         }
+        if self.asks != Asks::Nothing
+            && let Some(recursion) = snapshot.recursion()
+        {
+            let apex = if self.query.qtype == rtype::DS { depth.saturating_sub(1) } else { depth };
+            let forward = recursion.forward_depth(&self.name, &self.hashes, apex);
+            let special = recursion.special_zone(&self.name, &self.hashes, apex);
+            let special = special.map(|(zone, depth)| (zone | SPECIAL, depth));
+            // The longest of them; of two that are the same, what is served here.
+            let longest = |found: Option<(usize, usize)>, other: Option<(usize, usize)>| {
+                if other.map(|it| it.1) > found.map(|it| it.1) { other } else { found }
+            };
+            found = longest(found, special);
+            if forward.is_some() && forward > found.map(|(_, depth)| depth) {
+                return Task::Cached;
+            }
+        }
         let Some((zone, apex_depth)) = found else {
             return Task::Code(REFUSED, Some(EDE_NOT_AUTHORITATIVE), 1);
         };
@@ -292,6 +357,18 @@ impl Plan {
     }
 }
 
+/// What who sent an exchange may have of names of others.
+#[inline(always)]
+fn asks_of(snapshot: &Snapshot, exchange: &Exchange<'_>) -> Asks {
+    let Some(recursion) = snapshot.recursion() else { return Asks::Nothing };
+    let desired = exchange.buffer[2] & 1 != 0;
+    match recursion.clients.contains_mapped(exchange.client) {
+        true if desired => Asks::All,
+        true if recursion.cached_without_rd => Asks::Cache,
+        _ => Asks::Nothing,
+    }
+}
+
 #[inline(always)]
 fn zone_of(snapshot: &Snapshot, zone: usize) -> Option<&Zone> {
     snapshot.zone(zone).zone().map(|zone| &**zone)
@@ -302,11 +379,12 @@ fn zone_of(snapshot: &Snapshot, zone: usize) -> Option<&Zone> {
 /// Settles every exchange; at most `BATCH_COUNT_MAX` of them.
 pub fn answer_batch(
     snapshot: &Snapshot,
-    _now: Duration,
+    now: Duration,
     core: &mut CoreState,
     exchanges: &mut [Exchange<'_>],
 ) {
-    let CoreState { counters, sees_private, plans, chain } = core;
+    let CoreState { counters, sees_private, plans, chain, .. } = core;
+    core.due.clear();
     let plans = &mut plans[..exchanges.len()];
     for (plan, exchange) in plans.iter_mut().zip(&*exchanges) {
         plan.read(snapshot, exchange);
@@ -318,6 +396,20 @@ pub fn answer_batch(
     for plan in plans.iter_mut().filter(|plan| matches!(plan.task, Task::Find)) {
         plan.task = plan.search_in_zone(snapshot, *sees_private);
         searching += usize::from(is_searching(plan));
+    }
+    let is_cached = |plan: &&mut Plan| matches!(plan.task, Task::Cached);
+    let mut shelf = Shelf {
+        pin: None,
+        given: core.given.as_deref(),
+        misses: core.misses,
+        now: cache::second(now),
+        due: &mut core.due,
+        wanted: &mut core.wanted,
+        scratch: &mut core.scratch,
+    };
+    if snapshot.recursion().is_some() {
+        shelf.pin = core.cache.as_mut().map(cache::Reader::pin);
+        plans.iter_mut().filter(is_cached).for_each(|plan| shelf.prefetch(plan));
     }
     while searching > 0 {
         for plan in plans.iter_mut().filter(|plan| is_searching(plan)) {
@@ -336,8 +428,56 @@ pub fn answer_batch(
     if plans.iter().any(wants_more) {
         look_ahead(snapshot, plans);
     }
-    for (plan, exchange) in plans.iter().zip(exchanges) {
-        exchange.verdict = write(snapshot, plan, chain, exchange, counters);
+    if snapshot.recursion().is_some() {
+        plans.iter_mut().filter(is_cached).for_each(|plan| shelf.prefetch_entry(plan));
+    }
+    for (index, (plan, exchange)) in plans.iter().zip(exchanges).enumerate() {
+        exchange.verdict = match snapshot.recursion() {
+            Some(recursion) if plan.is_elsewhere(snapshot, recursion) => {
+                let (verdict, rcode, truncated) =
+                    shelf.answer(snapshot, recursion, plan, index, exchange);
+                match verdict {
+                    Verdict::Reply(_) => counters.count_reply(rcode, truncated),
+                    _ => counters.count_deferred(),
+                }
+                verdict
+            }
+            _ => write(snapshot, plan, chain, exchange, counters, &mut shelf),
+        };
+    }
+}
+
+impl Plan {
+    /// As the cache finds it.
+    #[inline(always)]
+    fn key(&self, flags: u8) -> cache::Key<'_> {
+        cache::Key {
+            name_hash: self.hashes[self.name.depth()],
+            name: self.name.as_wire(),
+            qtype: self.query.qtype,
+            flags,
+        }
+    }
+
+    /// Whether the cache answers it: it is of no zone here, or below a cut of one.
+    #[inline]
+    fn is_elsewhere(&self, snapshot: &Snapshot, recursion: &Recursion) -> bool {
+        match self.task {
+            Task::Cached => true,
+            Task::Search if self.asks == Asks::All && self.zone & SPECIAL == 0 => {
+                let Some(zone) = zone_of(snapshot, self.zone) else { return false };
+                let flags = zone.node(self.search.node).flags();
+                let is_cut = flags & (flag::CUT | flag::OCCLUDED) != 0;
+                let exact = self.search.low == self.name.depth();
+                let of_parent =
+                    self.query.qtype == rtype::DS && exact && flags & flag::OCCLUDED == 0;
+                let depth = self.name.depth();
+                is_cut
+                    && !of_parent
+                    && recursion.forward_depth(&self.name, &self.hashes, depth).is_some()
+            }
+            _ => false,
+        }
     }
 }
 
@@ -417,6 +557,7 @@ fn write(
     chain: &mut Plan,
     exchange: &mut Exchange<'_>,
     counters: &Counters,
+    shelf: &mut Shelf<'_>,
 ) -> Verdict {
     if let Task::Drop(reason) = plan.task {
         counters.count_drop(reason);
@@ -427,7 +568,32 @@ fn write(
         return Verdict::Defer(ticket);
     }
     let identity = snapshot.identity();
-    let limit = match (exchange.transport, plan.query.edns) {
+    let limit = room(identity, exchange, &plan.query);
+    let options = options_of(identity, exchange, &plan.query);
+    let mut reply = Reply::new(&mut *exchange.buffer, &plan.query, limit, options);
+    reply.recursion = plan.asks != Asks::Nothing;
+    let mut question_count = 1;
+    match plan.task {
+        Task::Code(rcode, ede, questions) => {
+            (reply.rcode, reply.ede, question_count) = (rcode, ede, questions);
+        }
+        Task::Chaos => chaos::answer(identity, &plan.name, plan.query.qtype, &mut reply),
+        Task::Search => {
+            if !follow(snapshot, plan, chain, &mut reply, shelf) {
+                counters.count_deferred();
+                return cached::defer(&plan.query, exchange);
+            }
+        }
+        Task::Drop(_) | Task::Defer(_) | Task::Find | Task::Cached => {}
+    }
+    counters.count_reply(reply.rcode, reply.truncated);
+    Verdict::Reply(reply.finish(question_count))
+}
+
+/// Octets that a reply may have.
+#[inline(always)]
+fn room(identity: &Identity, exchange: &Exchange<'_>, query: &Query) -> usize {
+    let limit = match (exchange.transport, query.edns) {
         (Transport::Stream { .. }, _) => MESSAGE_SIZE_MAX,
         (Transport::Datagram, None) => ANSWER_SIZE_MIN,
         //= RFC 6891, 6.2.3
@@ -435,29 +601,25 @@ fn write(
         (Transport::Datagram, Some(edns)) => usize::from(edns.udp_size)
             .clamp(ANSWER_SIZE_MIN, identity.answer_size_max.max(ANSWER_SIZE_MIN)),
     };
-    let limit = limit.min(exchange.buffer.len());
-    let options = Options {
-        nsid: identity.nsid.as_deref(),
-        keepalive: exchange.transport.keepalive(plan.query.edns),
-    };
-    let mut reply = Reply::new(&mut *exchange.buffer, &plan.query, limit, options);
-    let mut question_count = 1;
-    match plan.task {
-        Task::Code(rcode, ede, questions) => {
-            (reply.rcode, reply.ede, question_count) = (rcode, ede, questions);
-        }
-        Task::Chaos => chaos::answer(identity, &plan.name, plan.query.qtype, &mut reply),
-        Task::Search => follow(snapshot, plan, chain, &mut reply),
-        Task::Drop(_) | Task::Defer(_) | Task::Find => {}
-    }
-    counters.count_reply(reply.rcode, reply.truncated);
-    Verdict::Reply(reply.finish(question_count))
+    limit.min(exchange.buffer.len())
 }
 
-/// Writes the answer, link by link.
+#[inline(always)]
+fn options_of<'a>(identity: &'a Identity, exchange: &Exchange<'_>, query: &Query) -> Options<'a> {
+    let keepalive = exchange.transport.keepalive(query.edns);
+    Options { nsid: identity.nsid.as_deref(), keepalive }
+}
+
+/// Writes the answer, link by link. `false` if it needs what somebody else has to be asked for.
 #[inline]
-fn follow(snapshot: &Snapshot, plan: &Plan, chain: &mut Plan, reply: &mut Reply<'_>) {
-    let Some(zone) = zone_of(snapshot, plan.zone) else { return };
+fn follow(
+    snapshot: &Snapshot,
+    plan: &Plan,
+    chain: &mut Plan,
+    reply: &mut Reply<'_>,
+    shelf: &mut Shelf<'_>,
+) -> bool {
+    let Some(zone) = zone_of(snapshot, plan.zone) else { return true };
     let mut proofs = Proofs::default();
     let link = Link {
         zone,
@@ -470,13 +632,23 @@ fn follow(snapshot: &Snapshot, plan: &Plan, chain: &mut Plan, reply: &mut Reply<
         first: true,
         ahead: plan.ahead,
     };
-    if let Next::Chain(at) = link.answer(reply, &mut proofs) {
-        follow_chain(snapshot, plan, chain, reply, &mut proofs, at);
+    if let Next::Chain(at) = link.answer(reply, &mut proofs)
+        && let Some(at) = follow_chain(snapshot, plan, chain, reply, &mut proofs, at)
+        && plan.asks == Asks::All
+        && let Some(recursion) = snapshot.recursion()
+    {
+        if !shelf.append(recursion, chain, plan, reply, (Section::Answer, at)) {
+            return false;
+        }
+        proofs.write(reply);
+        return shelf.append(recursion, chain, plan, reply, (Section::Authority, at));
     }
     proofs.write(reply);
+    true
 }
 
-/// Looks up the targets of CNAME and DNAME records as long as they lie in zones served here.
+/// Looks up the targets of CNAME and DNAME records as long as they lie in zones served here; returns
+/// where the first stands that does not.
 #[inline(never)]
 fn follow_chain<'z>(
     snapshot: &'z Snapshot,
@@ -485,26 +657,27 @@ fn follow_chain<'z>(
     reply: &mut Reply<'_>,
     proofs: &mut Proofs<'z>,
     mut at: usize,
-) {
+) -> Option<usize> {
     let mut seen = [0; CHAIN_LINKS_MAX + 1];
     seen[0] = plan.hashes[plan.name.depth()];
     chain.query = plan.query;
+    chain.asks = plan.asks;
     for links in 1..=CHAIN_LINKS_MAX {
-        if chain.name.read_compressed(reply.message(), at).is_none() {
-            return;
-        }
+        chain.name.read_compressed(reply.message(), at)?;
         snapshot.key().suffixes(&chain.name, &mut chain.hashes);
         let hash = chain.hashes[chain.name.depth()];
         if seen[..links].contains(&hash) {
-            return;
+            return None;
         }
         seen[links] = hash;
         // A target elsewhere is the client's to look up; so is one in a zone that did not load,
         // or that is private.
-        if !matches!(chain.search_in_zone(snapshot, false), Task::Search) {
-            return;
+        match chain.search_in_zone(snapshot, false) {
+            Task::Search => {}
+            Task::Cached => return Some(at),
+            _ => return None,
         }
-        let Some(zone) = zone_of(snapshot, chain.zone) else { return };
+        let zone = zone_of(snapshot, chain.zone)?;
         let search = chain.search.run(zone, &chain.name, &chain.hashes);
         let link = Link {
             zone,
@@ -518,8 +691,9 @@ fn follow_chain<'z>(
             ahead: None,
         };
         match link.answer(reply, proofs) {
-            Next::Done => return,
+            Next::Done => return None,
             Next::Chain(next) => at = next,
         }
     }
+    None
 }

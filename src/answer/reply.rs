@@ -8,6 +8,7 @@
 //! The question stays where it is, letter case and all, and the records' owners point into it.
 //! Room for OPT is set aside from the start, so that it always fits.
 
+use crate::cache::Entry;
 use crate::limits::{HEADER_LEN, POINTER_TARGET_MAX};
 use crate::wire::query::{Edns, Query};
 use crate::wire::rcode::Rcode;
@@ -98,6 +99,15 @@ pub enum Section {
     Additional = 2,
 }
 
+/// What becomes of TTLs that were kept.
+#[derive(Clone, Copy, Debug)]
+pub enum Ttls {
+    /// So many seconds have passed.
+    Less(u32),
+    /// They are over: all become this.
+    All(u32),
+}
+
 //----------- Reply ----------------------------------------------------------
 
 /// A reply under construction.
@@ -111,10 +121,16 @@ pub struct Reply<'a> {
     pub rcode: Rcode,
     /// AA.
     pub authoritative: bool,
+    /// RA.
+    pub recursion: bool,
+    /// AD.
+    pub authentic: bool,
     /// TC.
     pub truncated: bool,
     /// An Extended DNS Error to explain the code.
     pub ede: Option<u16>,
+    /// More of them, as EDNS options.
+    pub ede_options: &'a [u8],
     nsid: &'a [u8],
     keepalive: Option<u16>,
 }
@@ -150,8 +166,11 @@ impl<'a> Reply<'a> {
             edns: query.edns,
             rcode: 0,
             authoritative: false,
+            recursion: false,
+            authentic: false,
             truncated: false,
             ede: None,
+            ede_options: &[],
             nsid: nsid.unwrap_or(&[]),
             keepalive: options.keepalive,
         }
@@ -357,6 +376,43 @@ impl<'a> Reply<'a> {
         Some(name_at)
     }
 
+    /// Adds a record that is written already; `None` if it does not fit.
+    #[cold]
+    pub fn record(&mut self, section: Section, octets: &[u8]) -> Option<()> {
+        let end = self.at + octets.len();
+        if end > self.limit {
+            return None;
+        }
+        self.buffer[self.at..end].copy_from_slice(octets);
+        self.at = end;
+        self.counts[section as usize] += 1;
+        Some(())
+    }
+
+    /// Adds the records of an answer from the cache, the first of this reply. All of it fits, or
+    /// none: a resolver that asks over UDP comes back over TCP.
+    #[inline]
+    pub fn cached(&mut self, entry: &Entry<'_>, ttls: Ttls) {
+        let start = self.at;
+        let end = start + entry.body().len();
+        if end > self.limit {
+            self.truncated = true;
+            return;
+        }
+        self.buffer[start..end].copy_from_slice(entry.body());
+        for place in entry.ttl_places() {
+            let field: &mut [u8; 4] =
+                (&mut self.buffer[start + place..][..4]).try_into().expect("four octets");
+            *field = match ttls {
+                Ttls::Less(age) => u32::from_be_bytes(*field).saturating_sub(age),
+                Ttls::All(ttl) => ttl,
+            }
+            .to_be_bytes();
+        }
+        self.at = end;
+        self.counts = entry.counts();
+    }
+
     /// Adds the addresses of the name servers of `rrset`, whose body was written at `start`.
     ///
     //= RFC 9471, 3.1
@@ -414,14 +470,17 @@ impl<'a> Reply<'a> {
             self.opt(edns);
         }
         let header = &mut self.buffer[..HEADER_LEN];
-        // QR, the opcode and RD as they came, AA and TC; RA, Z and AD clear.
+        // QR, the opcode and RD as they came, AA and TC; Z clear.
         header[2] = 0x80
             | header[2] & 0x79
             | u8::from(self.authoritative) << 2
             | u8::from(self.truncated) << 1;
         //= RFC 4035, 3.1.6
         //# The CD bit ... MUST be copied
-        header[3] = header[3] & 0x10 | (self.rcode & 0xF) as u8;
+        header[3] = header[3] & 0x10
+            | u8::from(self.recursion) << 7
+            | u8::from(self.authentic) << 5
+            | (self.rcode & 0xF) as u8;
         header[4..6].copy_from_slice(&[0, question_count]);
         for (section, count) in self.counts.iter().enumerate() {
             header[6 + section * 2..8 + section * 2].copy_from_slice(&count.to_be_bytes());
@@ -452,6 +511,11 @@ impl<'a> Reply<'a> {
             self.buffer[at + 2..at + 4].copy_from_slice(&[0, 2]);
             self.buffer[at + 4..at + 6].copy_from_slice(&code.to_be_bytes());
             at += EDE_LEN;
+        }
+        if at + self.ede_options.len() <= self.limit + OPT_LEN {
+            let end = at + self.ede_options.len();
+            self.buffer[at..end].copy_from_slice(self.ede_options);
+            at = end;
         }
         let rdlen = (at - start - OPT_LEN) as u16;
         let opt = &mut self.buffer[start..start + OPT_LEN];

@@ -37,7 +37,7 @@ pub fn write(cache: &Cache, step: usize, now: Duration, stale: u32, out: &mut Ve
     let now = second(now);
     cache.store.write().for_each_of(step, |_, octets| {
         if let Some(entry) = Entry::new(octets)
-            && entry.flags() & (flag::FAILURE | flag::STALE) == 0
+            && entry.flags() & flag::FAILURE == 0
             && entry.age(now) < entry.ttl().saturating_add(stale)
         {
             out.extend_from_slice(&(octets.len() as u32).to_le_bytes());

@@ -37,8 +37,6 @@ pub mod flag {
     pub const FAILURE: u8 = 8;
     /// No records were there (RFC 2308).
     pub const NEGATIVE: u8 = 16;
-    /// It is served past its time, because upstreams do not answer (RFC 8767).
-    pub const STALE: u8 = 32;
 }
 
 //----------- Key ------------------------------------------------------------

@@ -13,7 +13,7 @@ pub mod entry;
 mod prepared;
 
 pub use entry::{Entry, Key, flag};
-pub use prepared::{Aside, Prepared, TtlBounds, Unusable};
+pub use prepared::{Aside, Prepared, TtlBounds, Unusable, expand_rdata};
 
 use std::io;
 use std::sync::Arc;
@@ -173,7 +173,7 @@ impl Held<'_> {
         let (age, ttl) = (self.entry.age(now), self.entry.ttl());
         ttl >= TTL_MIN
             && age >= ttl - ttl / 10
-            && self.entry.flags() & (flag::FAILURE | flag::STALE) == 0
+            && self.entry.flags() & flag::FAILURE == 0
             && self.found.claim()
     }
 }

@@ -83,11 +83,6 @@ impl Prepared {
         }
     }
 
-    /// Sets flags.
-    pub fn set(&mut self, flags: u8) {
-        self.octets[15] |= flags;
-    }
-
     /// Becomes a copy of an entry.
     pub fn copy(&mut self, entry: Entry<'_>) {
         self.octets.clear();
@@ -349,9 +344,11 @@ fn rewrite(octets: &[u8], out: &mut Vec<u8>) -> Result<(), Unusable> {
     if out.len() > MESSAGE_SIZE_MAX { Err(Unusable) } else { Ok(()) }
 }
 
+/// Appends a record's RDATA, names expanded.
+///
 /// Names in RDATA may be compressed in the types of RFC 1035 only (RFC 3597, 4); receivers also take
 /// those of RFC 1183, RFC 2163, RFC 2230 and RFC 2782.
-fn expand_rdata(
+pub fn expand_rdata(
     message: Message<'_>,
     record: &RecordAt,
     out: &mut Vec<u8>,

@@ -17,6 +17,8 @@ pub(super) struct Slot {
     capacity: usize,
     pub received_len: usize,
     pub reply_len: usize,
+    /// Who sent it.
+    client: u128,
 }
 
 // SAFETY:
@@ -33,7 +35,12 @@ impl Slot {
     ///   other slot of the batch covers, as long as the slot is in its path's batch.
     pub unsafe fn new(start: *mut u8, capacity: usize, received_len: usize) -> Slot {
         debug_assert!(received_len <= capacity);
-        Slot { start, capacity, received_len, reply_len: 0 }
+        Slot { start, capacity, received_len, reply_len: 0, client: 0 }
+    }
+
+    /// From this address, as one of IPv6.
+    pub fn of(self, client: u128) -> Slot {
+        Slot { client, ..self }
     }
 
     /// The reply's first octet.
@@ -55,6 +62,8 @@ pub struct Datagram<'a> {
     pub buffer: &'a mut [u8],
     /// Octets received.
     pub received_len: usize,
+    /// Who sent it; an IPv4 address is mapped.
+    pub client: u128,
 }
 
 impl<'p> Batch<'p> {
@@ -82,6 +91,7 @@ impl<'p> Batch<'p> {
             //   this is, cannot touch it.
             buffer: unsafe { std::slice::from_raw_parts_mut(slot.start, slot.capacity) },
             received_len: slot.received_len,
+            client: slot.client,
         })
     }
 

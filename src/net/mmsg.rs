@@ -22,7 +22,9 @@ use crate::memory::{HUGE_PAGE_LEN, Region};
 
 use super::batch::{Batch, Slot, Slots};
 use super::counters::PathCounters;
-use super::peer::{CONTROL_LEN, Control, NAME_LEN, Origin, PeerName, reply_control};
+use super::peer::{
+    CONTROL_LEN, Control, NAME_LEN, Origin, PeerName, mapped_address, reply_control,
+};
 use super::{PacketPath, sys};
 
 const _: () = assert!(BATCH_COUNT_MAX * DATAGRAM_BUFFER_LEN <= HUGE_PAGE_LEN);
@@ -145,7 +147,7 @@ impl PacketPath for MmsgPath {
                 //   no other slot has; the region is zeroed, so all octets are initialised.
                 let slot =
                     unsafe { Slot::new(start, DATAGRAM_BUFFER_LEN, header.msg_len as usize) };
-                self.slots.push(slot);
+                self.slots.push(slot.of(mapped_address(&self.names[i].0)));
                 self.places.push(i);
             }
             if count > 0 {

@@ -45,6 +45,23 @@ pub fn reply_control(control: &mut [u8; CONTROL_LEN], received_len: usize) -> us
     }
 }
 
+/// The address in a peer's name, as one of IPv6: IPv4 addresses are mapped. `::` if it is of another
+/// family.
+#[inline(always)]
+pub(super) fn mapped_address(name: &[u8; NAME_LEN]) -> u128 {
+    let octets =
+        |at: usize| u128::from_be_bytes(*name[at..].first_chunk().expect("sixteen octets"));
+    match i32::from(u16::from_ne_bytes([name[0], name[1]])) {
+        libc::AF_INET => {
+            const MAPPED: u128 = 0xFFFF << 32;
+            let address = u32::from_be_bytes(*name[4..].first_chunk().expect("four octets"));
+            MAPPED | u128::from(address)
+        }
+        libc::AF_INET6 => octets(8),
+        _ => 0,
+    }
+}
+
 /// Room for a control message with the alignment that `cmsghdr` has.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
@@ -130,8 +147,12 @@ mod tests {
         origin.name.0[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
         origin.name.0[2..8].copy_from_slice(&[0, 53, 192, 0, 2, 1]);
         assert_eq!(origin.peer(), Some("192.0.2.1:53".parse().unwrap()));
+        assert_eq!(mapped_address(&origin.name.0), 0xFFFF_C000_0201);
         origin.name.0[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
         assert_eq!(origin.peer(), None, "cut short");
+        origin.name.0[8..10].copy_from_slice(&[0x20, 1]);
+        assert_eq!(mapped_address(&origin.name.0), 0x2001 << 112);
+        origin.name.0[8..10].fill(0);
         origin.name_len = NAME_LEN;
         origin.name.0[8..10].copy_from_slice(&[0x20, 1]);
         assert_eq!(origin.peer(), Some("[2001::]:53".parse().unwrap()));

@@ -30,7 +30,9 @@ use crate::memory::HUGE_PAGE_LEN;
 
 use super::batch::{Batch, Slot, Slots};
 use super::counters::PathCounters;
-use super::peer::{CONTROL_LEN, Control, NAME_LEN, Origin, PeerName, reply_control};
+use super::peer::{
+    CONTROL_LEN, Control, NAME_LEN, Origin, PeerName, mapped_address, reply_control,
+};
 use super::ring::{self, SEND};
 use super::ring_buffers::RingBuffers;
 use super::{PacketPath, sys};
@@ -222,7 +224,8 @@ impl UringPath {
         let slot = unsafe {
             Slot::new(start.wrapping_add(datagram_at), DATAGRAM_BUFFER_LEN, received_len)
         };
-        self.slots.push(slot);
+        let name = octets[OUT_LEN..].first_chunk().expect("the name's place is in every buffer");
+        self.slots.push(slot.of(mapped_address(name)));
         self.places.push(place);
         true
     }

@@ -75,7 +75,7 @@ fn mask(len: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)
 }
 
-/// Every address as one of IPv6.
+/// Every address as one of IPv6: IPv4 addresses are mapped.
 pub fn mapped(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),

@@ -5,8 +5,6 @@
 //!                                           <── | {"done": "42 answers are forgotten", ...}
 //! ```
 
-#![allow(dead_code, reason = "what serves it is wired next")]
-
 use serde_json::{Value, json};
 
 use crate::wire::Name;

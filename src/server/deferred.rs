@@ -215,6 +215,8 @@ fn answer(
         buffer: &mut buffer,
         query_len: query.len(),
         transport,
+        // Signed queries are for what is served here.
+        client: 0,
         verdict: Verdict::Reply(0),
     }];
     answer_batch(snapshot, elapsed, core, &mut exchange);

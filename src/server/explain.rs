@@ -114,6 +114,7 @@ fn answer(
         buffer: &mut buffer,
         query_len: query.len(),
         transport,
+        client: 0,
         verdict: Verdict::Reply(0),
     }];
     let mut core = CoreState::new(Arc::new(Counters::default()));

@@ -63,6 +63,8 @@ pub enum Carried {
     Path(Arc<PathCounters>),
     /// Connections.
     Stream(Arc<super::stream::StreamCounters>),
+    /// Questions to upstreams.
+    Resolving(Arc<super::resolving::ResolveCounters>),
     /// Neither.
     Nothing,
 }
@@ -79,6 +81,10 @@ pub fn print(threads: &[Reported]) {
         match &thread.carried {
             Carried::Path(path) => {
                 counts.extend(path.iter().map(|(name, count)| (format!("path.{name}"), count)));
+            }
+            Carried::Resolving(counters) => {
+                let of = |(name, count)| (format!("resolve.{name}"), count);
+                counts.extend(counters.iter().map(of));
             }
             Carried::Nothing => {}
             Carried::Stream(stream) => {

@@ -1,7 +1,5 @@
 //! Special-use names, loaded: zones like any other, for clients that may ask for names of others.
 
-#![allow(dead_code, reason = "what serves it is wired next")]
-
 use std::sync::Arc;
 
 use crate::policy::special::{Special, special_zones};
@@ -91,6 +89,7 @@ mod tests {
                 buffer: &mut buffer,
                 query_len: query.len(),
                 transport: Transport::Datagram,
+                client: 0,
                 verdict: Verdict::Reply(0),
             }];
             answer_batch(&self.snapshot, Duration::ZERO, &mut self.core, &mut exchanges);

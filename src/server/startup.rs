@@ -28,9 +28,12 @@ use crate::net::socket::{BindError, Inherited, SocketOptions, bind_group, bind_s
 use crate::net::{MmsgPath, PacketPath, PathCounters, Replier, UringPath, uring_available};
 use crate::snapshot::Snapshot;
 
+use super::cache_control::CacheControl;
 use super::config::{Config, PathChoice};
 use super::control::{self, Event, Reread, Running, Says};
+use super::forwarding::{self, Kept};
 use super::loader::{self, Loader};
+use super::misses::Misses;
 use super::places::Places;
 use super::report::{Carried, Reported, say};
 use super::stream::{self, Service, StreamCounters};
@@ -55,22 +58,29 @@ pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
     let path = choose_path(config.path)?;
     let mut zones = ZoneSet::new(hash_key()?);
     let snapshot = zones.load(&config, cores::allowed().len().max(core_list.len()));
-    // Of the cores, of TCP, of the transfers.
-    let mut published = Published::new(snapshot, core_list.len() + config.stream.threads + 1);
+    // Of the cores, of TCP, of the transfers, of who resolves.
+    let readers = core_list.len() + config.stream.threads + 2;
+    let mut published = Published::new(snapshot, readers);
+    let started = Instant::now();
+    let kept = Kept::new(&config, zones.key(), readers, started)?.map(Arc::new);
     let (queue, deferrals) = tokio::sync::mpsc::channel(DEFERRALS_MAX);
     let (tell, told) = tokio::sync::mpsc::unbounded_channel();
-    let repliers = groups.iter().map(|sockets| Replier::new(sockets)).collect::<io::Result<_>>();
-    let repliers = repliers.map_err(|error| format!("cannot share the sockets: {error}"))?;
+    let repliers = repliers(&groups)?;
     caught.end_in_order();
-    let mut crew = Crew::new(caught.events.clone());
+    let mut crew = Crew::new(caught.events.clone(), started, kept.clone());
+    if let Some(plan) = forwarding::Plan::new(&config, path) {
+        crew.resolving(plan, published.reader(), self::repliers(&groups)?)?;
+    }
     for (number, (sockets, &core)) in groups.into_iter().zip(&core_list).enumerate() {
-        let deferrals = Deferrals { core: number, queue: queue.clone() };
+        let misses = crew.misses.clone();
+        let deferrals = Deferrals { core: number, queue: queue.clone(), misses };
         crew.core(core, path, sockets, published.reader(), deferrals)?;
     }
     crew.streams(&config, listeners, &mut published, &tell)?;
     let snapshot = published.reader();
     let (state, hash_key) = (config.state.clone(), zones.key());
-    let commands = config.takes_commands().then(commands::Taken::default);
+    let cache = kept.clone().map(|kept| kept as Arc<dyn CacheControl>);
+    let commands = config.takes_commands().then_some(commands::Taken { cache });
     announce(&config, &addresses, &core_list, path, &zones);
     let loader = Arc::new(Mutex::new(Loader { config, zones, published, told: tell }));
     loader::lock(&loader).tell();
@@ -91,7 +101,17 @@ pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
     // Without a supervisor that wants to know, there is nobody to tell.
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
     let Crew { threads, reported, stop, .. } = crew;
-    control::run(Running { loader, threads, reported, stop }, caught, reread)
+    let ended = control::run(Running { loader, threads, reported, stop }, caught, reread);
+    if let Some(kept) = kept {
+        kept.save();
+    }
+    ended
+}
+
+/// What replies later from the sockets of each core.
+fn repliers(groups: &[Vec<UdpSocket>]) -> Result<Vec<Replier>, String> {
+    let repliers = groups.iter().map(|sockets| Replier::new(sockets)).collect::<io::Result<_>>();
+    repliers.map_err(|error| format!("cannot share the sockets: {error}"))
 }
 
 fn announce(
@@ -314,12 +334,51 @@ struct Crew {
     /// Set to end them.
     stop: Arc<AtomicBool>,
     events: Sender<Event>,
+    /// When time began for all of them.
+    started: Instant,
+    kept: Option<Arc<Kept>>,
+    /// Where questions go that somebody else has to answer.
+    misses: Option<Arc<Misses>>,
 }
 
 impl Crew {
-    fn new(events: Sender<Event>) -> Crew {
+    fn new(events: Sender<Event>, started: Instant, kept: Option<Arc<Kept>>) -> Crew {
         let (threads, reported) = (Vec::new(), Vec::new());
-        Crew { threads, reported, stop: Arc::default(), events }
+        Crew { threads, reported, stop: Arc::default(), events, started, kept, misses: None }
+    }
+
+    /// A thread's state, counting into `answers`.
+    fn state(&self, answers: Arc<Counters>) -> CoreState {
+        let mut state = CoreState::new(answers);
+        state.cache = self.kept.as_ref().and_then(|kept| kept.cache.reader());
+        state
+    }
+
+    /// Starts the thread that resolves and waits until its ports are open.
+    fn resolving(
+        &mut self,
+        plan: forwarding::Plan,
+        snapshot: Reader<Snapshot>,
+        repliers: Vec<Replier>,
+    ) -> Result<(), String> {
+        let Some(kept) = self.kept.clone() else { return Ok(()) };
+        let answers = Arc::new(Counters::default());
+        let core = self.state(Arc::clone(&answers));
+        let made = forwarding::Made { snapshot, core, repliers, started: self.started };
+        let carried = Carried::Resolving(Arc::clone(&kept.counters));
+        let (ready, begun) = mpsc::channel();
+        self.spawn("ring53-resolve".into(), move |stop| {
+            forwarding::run(&plan, made, &kept, &ready, stop)
+        })?;
+        if let Ok(misses) = begun.recv() {
+            self.misses = Some(misses);
+            self.reported.push(Reported { name: "resolve".into(), answers, carried });
+            return Ok(());
+        }
+        let ended = self.threads.pop().and_then(|thread| thread.join().ok());
+        let error = ended.and_then(Result::err);
+        let error = error.map_or_else(|| "it ended early".into(), |error| error.to_string());
+        Err(format!("forwarding does not start: {error}"))
     }
 
     /// Starts a thread; `job` ends when what it is given is set.
@@ -352,23 +411,23 @@ impl Crew {
         deferrals: Deferrals,
     ) -> Result<(), String> {
         let answers = Arc::new(Counters::default());
-        let state_answers = Arc::clone(&answers);
+        let state = self.state(Arc::clone(&answers));
+        let started_at = self.started;
         let (ready, started) = mpsc::channel();
         self.spawn(format!("ring53-core{core}"), move |stop| {
             // A ring belongs to the thread that makes it, and its memory to that thread's core.
             cores::pin(core)?;
-            let state = CoreState::new(state_answers);
             let announce = |counters: &Arc<PathCounters>| {
                 let _ = ready.send(Arc::clone(counters));
             };
             if path == PathChoice::Uring {
                 let path = UringPath::new(sockets)?;
                 announce(path.counters());
-                worker::run(path, snapshot, state, &deferrals, stop)
+                worker::run(path, snapshot, state, &deferrals, started_at, stop)
             } else {
                 let path = MmsgPath::new(sockets)?;
                 announce(path.counters());
-                worker::run(path, snapshot, state, &deferrals, stop)
+                worker::run(path, snapshot, state, &deferrals, started_at, stop)
             }
         })?;
         if let Ok(path) = started.recv() {
@@ -391,7 +450,7 @@ impl Crew {
         told: &UnboundedSender<Told>,
     ) -> Result<(), String> {
         let places = Arc::new(Places::new(config.stream));
-        let started = Instant::now();
+        let started = self.started;
         for number in 0..config.stream.threads {
             let answers = Arc::new(Counters::default());
             let counters = Arc::new(StreamCounters::default());
@@ -401,7 +460,8 @@ impl Crew {
             let service = Service {
                 listeners: listeners.map_err(|error| format!("cannot share listeners: {error}"))?,
                 snapshot: published.reader(),
-                core: CoreState::new(Arc::clone(&answers)),
+                core: self.state(Arc::clone(&answers)),
+                misses: self.misses.clone(),
                 places: Arc::clone(&places),
                 started,
                 counters,

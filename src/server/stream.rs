@@ -30,17 +30,21 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::task::{LocalSet, yield_now};
 use tokio::time::sleep;
 
-use crate::answer::{CoreState, Exchange, Transport, Verdict, answer_batch};
+use crate::answer::{
+    CoreState, Exchange, Misses as Mode, Ticket, Transport, Verdict, answer_batch,
+};
 use crate::limits::{BATCH_COUNT_MAX, MESSAGE_SIZE_MAX};
 use crate::memory::epoch::Reader;
-use crate::policy::subscriber;
+use crate::policy::{mapped, subscriber};
 use crate::snapshot::Snapshot;
 use crate::transfer::outgoing::{self, Outgoing};
 
 use super::deferred::{Request, Response, Updating, respond, wall_clock};
+use super::misses::{Back, Miss, Misses};
 use super::places::{Number, Places, Refused, Wait};
 use super::report::say;
 use super::transfers::Told;
@@ -120,6 +124,7 @@ struct Shared {
     counters: Arc<StreamCounters>,
     started: Instant,
     told: UnboundedSender<Told>,
+    misses: Option<Arc<Misses>>,
     stopping: Cell<bool>,
 }
 
@@ -145,12 +150,14 @@ pub struct Service {
     pub counters: Arc<StreamCounters>,
     /// Who is told of changes of zones.
     pub told: UnboundedSender<Told>,
+    /// For what is asked elsewhere, if anything is.
+    pub misses: Option<Arc<Misses>>,
 }
 
 /// Serves until `stop` is set, then answers what was received.
 pub fn run(service: Service, stop: &AtomicBool) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let Service { listeners, snapshot, core, places, started, counters, told } = service;
+    let Service { listeners, snapshot, core, places, started, counters, told, misses } = service;
     let shared = Rc::new(Shared {
         snapshot: RefCell::new(snapshot),
         core: RefCell::new(core),
@@ -161,6 +168,7 @@ pub fn run(service: Service, stop: &AtomicBool) -> io::Result<()> {
         counters,
         started,
         told,
+        misses,
         stopping: Cell::new(false),
     });
     let local = LocalSet::new();
@@ -255,6 +263,8 @@ struct Connection {
     partial: Vec<u8>,
     /// Replies that the peer has not taken.
     queued: Vec<u8>,
+    /// Replies that come from elsewhere, in the order of their queries.
+    waiting: Vec<oneshot::Receiver<Vec<u8>>>,
     /// Whether it has the place of one that waits for the rest of a query.
     is_begun: bool,
     /// Queries that it may still ask.
@@ -284,7 +294,19 @@ impl Connection {
         let left = shared.places.limits().queries;
         let (partial, queued) = (Vec::new(), Vec::new());
         let (is_begun, batch_count) = (false, BATCH_COUNT_MAX);
-        Connection { stream, peer, number, shared, partial, queued, is_begun, left, batch_count }
+        let waiting = Vec::new();
+        Connection {
+            stream,
+            peer,
+            number,
+            shared,
+            partial,
+            queued,
+            waiting,
+            is_begun,
+            left,
+            batch_count,
+        }
     }
 
     fn wait_for(&mut self, wait: Wait) {
@@ -305,6 +327,7 @@ impl Connection {
             };
             let next = self.answer_all(len)?;
             self.flush().await?;
+            self.await_replies().await?;
             match next {
                 Next::Receive if self.shared.stopping.get() && self.partial.is_empty() => {
                     return self.end().await;
@@ -397,23 +420,34 @@ impl Connection {
         let limits = shared.places.limits();
         let idle = if shared.stopping.get() { 0 } else { limits.keepalive(shared.places.open()) };
         let transport = Transport::Stream { idle };
+        let client = mapped(self.peer);
         let mut slots = shared.slots.borrow_mut();
         let mut exchanges = ArrayVec::<Exchange<'_>, BATCH_COUNT_MAX>::new();
         for (query, slot) in queries.iter().zip(slots.chunks_exact_mut(SLOT_LEN)) {
             let query = &received[query.clone()];
             slot[..query.len()].copy_from_slice(query);
             let (buffer, verdict) = (&mut slot[..MESSAGE_SIZE_MAX], Verdict::Reply(0));
-            exchanges.push(Exchange { buffer, query_len: query.len(), transport, verdict });
+            let query_len = query.len();
+            exchanges.push(Exchange { buffer, query_len, transport, client, verdict });
         }
         let mut snapshot = shared.snapshot.borrow_mut();
         let mut core = shared.core.borrow_mut();
         let (snapshot, now) = (snapshot.pin(), shared.now());
         answer_batch(&snapshot, now, &mut core, &mut exchanges);
         let mut next = None;
-        for (i, exchange) in exchanges.iter().enumerate() {
+        for (i, exchange) in exchanges.iter_mut().enumerate() {
+            if matches!(exchange.verdict, Verdict::Defer(Ticket::Resolve))
+                && !self.resolve(exchange, (idle, client))
+            {
+                // There is no room for one more question.
+                core.misses = Mode::Settle;
+                answer_batch(&snapshot, now, &mut core, std::slice::from_mut(exchange));
+                core.misses = Mode::Defer;
+            }
             match exchange.verdict {
                 Verdict::Reply(len) => append(replies, &exchange.buffer[..len]),
                 Verdict::Drop(_) => return Ok((i + 1, Some(Next::Close))),
+                Verdict::Defer(Ticket::Resolve) => {}
                 Verdict::Defer(_) => {
                     let octets = &received[queries[i].clone()];
                     let request = Request { octets, peer: self.peer, transport };
@@ -447,6 +481,36 @@ impl Connection {
         }
         self.batch_count = (self.batch_count * 2).min(BATCH_COUNT_MAX);
         Ok((queries.len(), next))
+    }
+
+    /// Hands over what is to be asked elsewhere; `false` if there is no room for it.
+    fn resolve(&mut self, exchange: &Exchange<'_>, (idle, client): (u16, u128)) -> bool {
+        let Some(misses) = self.shared.misses.as_ref().filter(|misses| misses.room() > 0) else {
+            return false;
+        };
+        let (reply, receiver) = oneshot::channel();
+        let back = Back::Stream { idle, client, reply };
+        let miss = Miss::new(&exchange.buffer[..exchange.query_len], back);
+        let is_taken = miss.is_some_and(|miss| misses.push(miss));
+        if is_taken {
+            misses.wake();
+            self.waiting.push(receiver);
+        }
+        is_taken
+    }
+
+    /// Sends the replies that come from elsewhere.
+    async fn await_replies(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        self.wait_for(Wait::Answer);
+        for receiver in std::mem::take(&mut self.waiting) {
+            // Whoever was to answer is gone.
+            let reply = receiver.await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+            append(&mut self.queued, &reply);
+        }
+        self.flush().await
     }
 
     /// Writes as much of `replies` as the peer takes now; the rest stays.

@@ -6,16 +6,22 @@
 //! ```
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 
-use crate::answer::{CoreState, Exchange, Transport, Verdict, answer_batch};
+use crate::answer;
+use crate::answer::{
+    CoreState, Exchange, Misses as Mode, Ticket, Transport, Verdict, answer_batch,
+};
 use crate::limits::BATCH_COUNT_MAX;
 use crate::memory::epoch::Reader;
 use crate::net::{Origin, PacketPath};
 use crate::snapshot::Snapshot;
+
+use super::misses::{Back, Miss, Misses};
 
 /// How long a core without work sleeps before it looks whether it should stop.
 const WAIT: Duration = Duration::from_millis(200);
@@ -38,6 +44,8 @@ pub struct Deferrals {
     pub core: usize,
     /// Bounded, so that nobody can fill the memory.
     pub queue: tokio::sync::mpsc::Sender<Deferral>,
+    /// For what is asked elsewhere, if anything is.
+    pub misses: Option<Arc<Misses>>,
 }
 
 impl Deferrals {
@@ -58,18 +66,20 @@ impl Deferrals {
     }
 }
 
-/// In place of the length of a reply that comes later.
+/// In place of the length of a reply that comes later: from the control side, or from who resolves.
 const DEFERRED: usize = usize::MAX;
+const MISSED: usize = usize::MAX - 1;
 
-/// Answers on `path` until `stop` is set, then what was received before.
+/// Answers on `path` until `stop` is set, then what was received before. Time counts from `started`,
+/// for all cores.
 pub fn run<P: PacketPath>(
     mut path: P,
     mut snapshot: Reader<Snapshot>,
     mut core: CoreState,
     deferrals: &Deferrals,
+    started: Instant,
     stop: &AtomicBool,
 ) -> io::Result<()> {
-    let started = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         if turn(&mut path, &mut snapshot, &mut core, deferrals, started.elapsed())? == 0 {
             path.wait(WAIT)?;
@@ -100,18 +110,42 @@ pub fn turn<P: PacketPath>(
     }
     let mut lengths = ArrayVec::<usize, BATCH_COUNT_MAX>::new();
     let mut deferred = Vec::new();
+    let mut missed = ArrayVec::<(usize, Miss), BATCH_COUNT_MAX>::new();
     {
         let mut exchanges = ArrayVec::<Exchange<'_>, BATCH_COUNT_MAX>::new();
         exchanges.extend(batch.datagrams_mut().map(|datagram| Exchange {
             buffer: datagram.buffer,
             query_len: datagram.received_len,
             transport: Transport::Datagram,
+            client: datagram.client,
             verdict: Verdict::Reply(0),
         }));
-        answer_batch(&snapshot.pin(), now, core, &mut exchanges);
+        let snapshot = snapshot.pin();
+        answer_batch(&snapshot, now, core, &mut exchanges);
+        if let Some(misses) = &deferrals.misses {
+            ask_anew(misses, core, &exchanges);
+            let is_missed = |exchange: &Exchange<'_>| {
+                matches!(exchange.verdict, Verdict::Defer(Ticket::Resolve))
+            };
+            if exchanges.iter().any(is_missed) {
+                let mut room = misses.room();
+                for (index, exchange) in exchanges.iter_mut().enumerate() {
+                    if !is_missed(exchange) {
+                        continue;
+                    }
+                    let query = &exchange.buffer[..exchange.query_len];
+                    match Miss::new(query, Back::Nobody).filter(|_| room > 0) {
+                        Some(miss) => missed.push((index, miss)),
+                        None => settle(&snapshot, now, core, exchange),
+                    }
+                    room = room.saturating_sub(1);
+                }
+            }
+        }
         lengths.extend(exchanges.iter().map(|exchange| match exchange.verdict {
             Verdict::Reply(len) => len,
             Verdict::Drop(_) => 0,
+            Verdict::Defer(Ticket::Resolve) => MISSED,
             Verdict::Defer(_) => DEFERRED,
         }));
         if lengths.contains(&DEFERRED) {
@@ -119,13 +153,44 @@ pub fn turn<P: PacketPath>(
         }
     }
     for (index, len) in lengths.into_iter().enumerate() {
-        batch.settle(index, if len == DEFERRED { 0 } else { len });
+        batch.settle(index, if len >= MISSED { 0 } else { len });
     }
     for (index, octets) in deferred {
         deferrals.push(octets, path.origin(index));
     }
+    if let (Some(misses), false) = (&deferrals.misses, missed.is_empty()) {
+        for (index, mut miss) in missed {
+            miss.back = Back::Datagram { core: deferrals.core, origin: path.origin(index) };
+            // Another core may have taken the room: the client asks again.
+            misses.push(miss);
+        }
+        misses.wake();
+    }
     path.send()?;
     Ok(count)
+}
+
+/// Hands over what is to be asked for before it expires.
+#[inline]
+fn ask_anew(misses: &Misses, core: &mut CoreState, exchanges: &[Exchange<'_>]) {
+    if core.due.is_empty() {
+        return;
+    }
+    for (index, flags) in core.due.take() {
+        let query = answer::query_again(&*exchanges[usize::from(index)].buffer, flags);
+        if let Some(miss) = query.and_then(|query| Miss::new(&query, Back::Nobody)) {
+            misses.push(miss);
+        }
+    }
+    misses.wake();
+}
+
+/// Answers without asking anybody: there is no room for one more question.
+#[cold]
+fn settle(snapshot: &Snapshot, now: Duration, core: &mut CoreState, exchange: &mut Exchange<'_>) {
+    core.misses = Mode::Settle;
+    answer_batch(snapshot, now, core, std::slice::from_mut(exchange));
+    core.misses = Mode::Defer;
 }
 
 //----------- Tests ----------------------------------------------------------
@@ -138,7 +203,6 @@ mod tests {
     use crate::net::{Batch, Faults, PathCounters, SimPath};
     use crate::snapshot::Identity;
     use crate::zone::HashKey;
-    use std::sync::Arc;
 
     /// A question for the root's A.
     const QUERY: &[u8] = b"\x12\x34\0\0\0\x01\0\0\0\0\0\0\0\0\x01\0\x01";
@@ -168,7 +232,7 @@ mod tests {
     }
 
     fn nowhere() -> Deferrals {
-        Deferrals { core: 0, queue: tokio::sync::mpsc::channel(1).0 }
+        Deferrals { core: 0, queue: tokio::sync::mpsc::channel(1).0, misses: None }
     }
 
     fn nothing_served() -> Reader<Snapshot> {
@@ -184,7 +248,8 @@ mod tests {
         (0..waiting).for_each(|tag| path.push(tag, QUERY));
         let counters = Arc::clone(path.counters());
         let core = CoreState::new(Arc::new(Counters::default()));
-        run(path, nothing_served(), core, &nowhere(), &AtomicBool::new(true)).unwrap();
+        run(path, nothing_served(), core, &nowhere(), Instant::now(), &AtomicBool::new(true))
+            .unwrap();
         let sent = counters.iter().find(|(name, _)| *name == "sent").unwrap().1;
         assert_eq!(sent, waiting);
     }
@@ -196,7 +261,8 @@ mod tests {
         let stop = AtomicBool::new(false);
         let started = Instant::now();
         std::thread::scope(|scope| {
-            let running = scope.spawn(|| run(path, nothing_served(), core, &nowhere(), &stop));
+            let running =
+                scope.spawn(|| run(path, nothing_served(), core, &nowhere(), started, &stop));
             std::thread::sleep(Duration::from_millis(50));
             stop.store(true, Ordering::Relaxed);
             running.join().unwrap().unwrap();

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::snapshot::{Snapshot, ZoneState, ZoneTable};
+use crate::snapshot::{Recursion, Snapshot, ZoneState, ZoneTable};
 use crate::wire::Name;
 use crate::zone::change::{Change, Journal, diff};
 use crate::zone::{
@@ -23,7 +23,7 @@ use super::files::{Digest, Embedded, FileRead, Files};
 use super::report::say;
 use super::updates::{Asked, Group};
 use super::writer::Write;
-use super::{cores, deferred, journal, members, state};
+use super::{cores, deferred, forwarding, journal, members, state};
 
 mod produced;
 
@@ -52,6 +52,8 @@ pub struct ZoneSet {
     catalogs: Catalogs,
     /// What is to be kept on disk or removed there.
     writes: Vec<Write>,
+    /// What clients get that may ask for names of others.
+    recursion: Option<Arc<Recursion>>,
 }
 
 /// One zone, and what it was made of.
@@ -144,6 +146,7 @@ impl ZoneSet {
             held: HashMap::new(),
             catalogs: Catalogs::default(),
             writes: Vec::new(),
+            recursion: None,
         }
     }
 
@@ -152,6 +155,7 @@ impl ZoneSet {
     /// next snapshot.
     pub fn load(&mut self, config: &Config, threads: usize) -> Box<Snapshot> {
         let key = self.key();
+        self.recursion = forwarding::recursion(config, key);
         let before = std::mem::take(&mut self.held);
         let loading = Loading { key, server: config, before: &before, threads };
         let configured = loading.all(&config.zones, &|_| true);
@@ -223,7 +227,8 @@ impl ZoneSet {
     pub fn snapshot(&mut self, config: &Config) -> Box<Snapshot> {
         self.generation += 1;
         let (identity, keys) = (config.identity.clone(), Arc::clone(&config.keys));
-        Box::new(Snapshot::of(self.generation, identity, &self.table, keys))
+        let snapshot = Snapshot::of(self.generation, identity, &self.table, keys);
+        Box::new(snapshot.with_recursion(self.recursion.clone()))
     }
 
     /// Has another version of a zone; what is known of its changes then. `None` if there is no such

@@ -11,8 +11,10 @@
 //! header are three memory accesses one after the other: a batch asks for them in three steps
 //! ([`Snapshot::prefetch_apex`], [`Snapshot::prefetch_entry`], [`Snapshot::prefetch_header`]).
 
+mod recursion;
 mod zones;
 
+pub use recursion::{Elsewhere, Recursion};
 pub use zones::{Entry, ZoneState, ZoneTable, Zones};
 
 use std::sync::Arc;
@@ -62,7 +64,11 @@ pub struct Snapshot {
     identity: Identity,
     zones: Zones,
     keys: Arc<Keys>,
+    recursion: Option<Arc<Recursion>>,
 }
+
+/// Marks the index of a special-use zone, which only who may ask for names of others is led to.
+pub const SPECIAL: usize = 1 << 31;
 
 /// Up to this many zones the tables stay near by themselves.
 const NEAR_ZONES_MAX: usize = 64;
@@ -88,7 +94,19 @@ impl Snapshot {
 
     /// The generation of the zones that `table` has now.
     pub fn of(generation: u64, identity: Identity, table: &ZoneTable, keys: Arc<Keys>) -> Snapshot {
-        Snapshot { generation, key: table.key(), identity, zones: table.zones().clone(), keys }
+        let (key, zones) = (table.key(), table.zones().clone());
+        Snapshot { generation, key, identity, zones, keys, recursion: None }
+    }
+
+    /// The same with clients that may ask for names of others.
+    pub fn with_recursion(self, recursion: Option<Arc<Recursion>>) -> Snapshot {
+        Snapshot { recursion, ..self }
+    }
+
+    /// What clients get that may ask for names of others; `None`: nobody may.
+    #[inline(always)]
+    pub fn recursion(&self) -> Option<&Recursion> {
+        self.recursion.as_deref()
     }
 
     /// What changed of late in the zone at `index`.
@@ -141,7 +159,10 @@ impl Snapshot {
     /// What there is of the zone at `index`.
     #[inline(always)]
     pub fn zone(&self, index: usize) -> &ZoneState {
-        &self.zones.entry(index).state
+        match &self.recursion {
+            Some(recursion) if index & SPECIAL != 0 => recursion.special(index & !SPECIAL),
+            _ => &self.zones.entry(index).state,
+        }
     }
 
     /// The name of the zone at `index`, in lower case.

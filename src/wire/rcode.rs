@@ -30,6 +30,14 @@ pub const BADVERS: Rcode = 16;
 /// The server cookie is missing or not the server's (RFC 7873, 8).
 pub const BADCOOKIE: Rcode = 23;
 
+/// EDE: something that no other code says.
+pub const EDE_OTHER: u16 = 0;
+/// EDE: the answer is past its TTL (RFC 8767).
+pub const EDE_STALE_ANSWER: u16 = 3;
+/// EDE: an error that is remembered (RFC 9520).
+pub const EDE_CACHED_ERROR: u16 = 13;
+/// EDE: that the name does not exist is past its TTL.
+pub const EDE_STALE_NXDOMAIN: u16 = 19;
 /// EDE: the server is not up and running for this zone yet.
 pub const EDE_NOT_READY: u16 = 14;
 /// EDE: not authoritative for the name.

@@ -152,6 +152,7 @@ fn measure(snapshot: &Snapshot, queries: &[Vec<u8>], batch_len: usize, disturban
                 buffer,
                 query_len: query.len(),
                 transport: Transport::Datagram,
+                client: 0,
                 verdict: Verdict::Reply(0),
             });
             let mut exchanges = ArrayVec::<Exchange<'_>, BATCH>::new();

@@ -214,6 +214,7 @@ fn answer(world: World) -> Pass {
                 buffer: &mut slot.buffer,
                 query_len: slot.len,
                 transport: Transport::Datagram,
+                client: 0,
                 verdict: Verdict::Reply(0),
             }));
             answer_batch(&world.snapshot, Duration::ZERO, &mut core, &mut exchanges);

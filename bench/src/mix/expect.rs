@@ -43,6 +43,7 @@ impl Answers {
             buffer: &mut self.buffer,
             query_len: query.len(),
             transport: Transport::Stream { idle: 0 },
+            client: 0,
             verdict: Verdict::Reply(0),
         };
         let exchanges = std::slice::from_mut(&mut exchange);

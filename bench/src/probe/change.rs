@@ -166,6 +166,7 @@ fn answer(
         buffer: &mut buffer,
         query_len: query.len(),
         transport,
+        client: 0,
         verdict: Verdict::Reply(0),
     }];
     answer_batch(snapshot, Duration::ZERO, core, &mut exchange);

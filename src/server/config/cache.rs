@@ -1,7 +1,5 @@
 //! The `[cache]` table: how much is kept of what others answered, and for how long.
 
-#![allow(dead_code, reason = "what serves it is wired next")]
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

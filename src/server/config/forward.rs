@@ -1,7 +1,5 @@
 //! The `[[forward]]` tables: which zones are asked for elsewhere, and where.
 
-#![allow(dead_code, reason = "what serves it is wired next")]
-
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

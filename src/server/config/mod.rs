@@ -31,7 +31,7 @@ use zone::{Patterns, Place};
 
 pub use cache::Caching;
 pub use forward::Forward;
-pub use recursion::Recursion;
+pub use recursion::{Recursion, WithoutRd};
 pub use zone::{Catalog, Dnssec, Settings, ZoneConfig};
 
 /// Octets of a socket's receive buffer unless configured: 40 ms of 200,000 queries a second, as

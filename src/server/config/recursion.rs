@@ -1,7 +1,5 @@
 //! The `[recursion]` table: who may ask for what others have, and what that may cost.
 
-#![allow(dead_code, reason = "what serves it is wired next")]
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
