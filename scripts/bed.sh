@@ -34,6 +34,7 @@ bed() {
     local names
     names=$("$BENCH" bed up --owner $$ --server-core "$SERVER_CORE" --client-core "$CLIENT_CORE" "$@")
     eval "$names"
+    "$BENCH" bed awake --owner $$ --server-core "$SERVER_CORE" --client-core "$CLIENT_CORE" &
     SERVER_END=${SERVER_NS#r53-}
     CLIENT_END=${CLIENT_NS#r53-}
 }

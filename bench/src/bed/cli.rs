@@ -2,9 +2,13 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use super::Bed;
 use super::namespaces::take_down;
+use super::spin::Awake;
 
 /// A bed for a script: it stands until it is taken down, or until its owner has ended and another
 /// bed is made.
@@ -32,6 +36,8 @@ enum Action {
     },
     /// Pin the threads that poll its veth: before each load.
     Pin,
+    /// Keep the generator's core from halting until the owner has ended.
+    Awake,
     /// Take it down, and end what runs in it.
     Down,
 }
@@ -53,6 +59,12 @@ pub fn run(options: &Options) -> io::Result<()> {
             println!("CLIENT_NS={}", bed.client_namespace());
         }
         Action::Pin => bed.pin_polling()?,
+        Action::Awake => {
+            let _awake = Awake::new(&[client_core])?;
+            while Path::new(&format!("/proc/{owner}")).exists() {
+                thread::sleep(Duration::from_millis(200));
+            }
+        }
         Action::Down => take_down(bed.tag()),
     }
     Ok(())
