@@ -166,7 +166,8 @@ impl Prepared {
         Ok(())
     }
 
-    /// Brings the TTL at `at` within bounds; that of a SOA that says how long nothing is there, too.
+    /// Brings the TTL at `at` within bounds; that of a SOA that says how long nothing is there,
+    /// too.
     fn bring_within(&mut self, at: usize, negative_ttl: Option<u32>, bounds: &TtlBounds) {
         let field: &mut [u8; 4] = (&mut self.octets[at..at + 4]).try_into().expect("four octets");
         let mut ttl = clamped(u32::from_be_bytes(*field), bounds);
@@ -349,8 +350,8 @@ fn rewrite(octets: &[u8], out: &mut Vec<u8>) -> Result<(), Unusable> {
     if out.len() > MESSAGE_SIZE_MAX { Err(Unusable) } else { Ok(()) }
 }
 
-/// Names in RDATA may be compressed in the types of RFC 1035 only (RFC 3597, 4); receivers also take
-/// those of RFC 1183, RFC 2163, RFC 2230 and RFC 2782.
+/// Names in RDATA may be compressed in the types of RFC 1035 only (RFC 3597, 4); receivers also
+/// take those of RFC 1183, RFC 2163, RFC 2230 and RFC 2782.
 fn expand_rdata(
     message: Message<'_>,
     record: &RecordAt,

@@ -172,8 +172,8 @@ pub trait Engine {
     fn cancel(&mut self, id: RequestId);
 
     /// A datagram or message has come as the reply of `exchange`. Returns whether it was taken as
-    /// one: what is not (another question, a letter in another case, no cookie) changes nothing, and
-    /// the exchange is waited for further.
+    /// one: what is not (another question, a letter in another case, no cookie) changes nothing,
+    /// and the exchange is waited for further.
     fn on_reply(&mut self, now: Duration, exchange: ExchangeId, message: &[u8]) -> bool;
 
     /// `exchange` has failed.
