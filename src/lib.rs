@@ -5,10 +5,10 @@
 //! a query; `tests/tidy.rs` holds the layers below to their rules.
 //!
 //! ```text
-//! server ─┬─> answer ───┬─> snapshot ──> { zone, cache, policy } ──> { wire, tsig, memory } ──> limits
+//! server ─┬─> answer ───┬─> snapshot ─> {zone, cache, policy} ─> {wire, tsig, memory} ─> limits
 //!         ├─> transfer ─┤
 //!         ├─> resolver ─┘
-//!         └─> net ─────────────────────────────────────────────────────────────────> limits
+//!         └─> net ────────────────────────────────────────────────────────────────────> limits
 //! ```
 
 pub mod answer;

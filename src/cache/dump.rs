@@ -27,7 +27,7 @@ pub fn begin(wall: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&wall.to_le_bytes());
 }
 
-/// How many steps [`write`] takes.
+/// How many steps [`write()`] takes.
 pub fn steps(cache: &Cache) -> usize {
     cache.store.write().steps()
 }

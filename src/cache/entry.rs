@@ -1,14 +1,14 @@
 //! One answer as it lies in the cache: ready to be copied behind a question.
 //!
 //! ```text
-//!   0         4     8     10    12    14      15      16      18         20       22        24
-//!   | since 4 | ttl | an 2| ns 2| ar 2| rcode | flags | qtype | body len | ttls n | ede len | name len 1 |
+//!   0       4     8    10   12   14      15      16      18     20       22      24
+//!   | since | ttl | an | ns | ar | rcode | flags | qtype | body | ttls n | edes  | name len 1 |
 //!   | name, lower case | body: the records | n places of TTLs, 2 each | EDNS options 15 |
 //! ```
 //!
-//! The body is what stood behind the question in the upstream's message, without OPT. Its compression
-//! pointers count from the start of a message with the same question, and so they hold in every reply
-//! to it. Numbers are little-endian; names, records and options are as on the wire.
+//! The body is what stood behind the question in the upstream's message, without OPT. Its
+//! compression pointers count from the start of a message with the same question, and so they hold
+//! in every reply to it. Numbers are little-endian; names, records and options are as on the wire.
 
 use crate::limits::{HEADER_LEN, MESSAGE_SIZE_MAX, NAME_LEN_MAX};
 use crate::memory::store::ENTRY_LEN_MAX;

@@ -5,8 +5,8 @@
 //!   response ──> Prepared ──> store            what holds it: fixed memory (`memory::store`)
 //! ```
 //!
-//! An entry is one whole answer under name, type, DO and CD; class IN only. It is fresh for its TTL,
-//! and kept for some time more, to be served stale (RFC 8767) when nobody else answers.
+//! An entry is one whole answer under name, type, DO and CD; class IN only. It is fresh for its
+//! TTL, and kept for some time more, to be served stale (RFC 8767) when nobody else answers.
 
 pub mod dump;
 pub mod entry;

@@ -161,7 +161,8 @@ impl Prepared {
         Ok(())
     }
 
-    /// Brings the TTL at `at` within bounds; that of a SOA that says how long nothing is there, too.
+    /// Brings the TTL at `at` within bounds; that of a SOA that says how long nothing is there,
+    /// too.
     fn bring_within(&mut self, at: usize, negative_ttl: Option<u32>, bounds: &TtlBounds) {
         let field: &mut [u8; 4] = (&mut self.octets[at..at + 4]).try_into().expect("four octets");
         let mut ttl = clamped(u32::from_be_bytes(*field), bounds);

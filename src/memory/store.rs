@@ -7,12 +7,12 @@
 //!   entry     | hash 8 | len 4 | until 4 | octets ... |
 //! ```
 //!
-//! An entry is written once and never changed: another one takes its place in the table. Readers are
-//! announced ([`Epochs`]); a segment is filled again when nobody can read what it had.
+//! An entry is written once and never changed: another one takes its place in the table. Readers
+//! are announced ([`Epochs`]); a segment is filled again when nobody can read what it had.
 //!
 //! Room is made by taking the oldest segment: what was used since it was written (CLOCK) is written
-//! again at the end of the log, the rest is dropped. So nothing is fragmented, whatever the lengths,
-//! and there is no list to keep in order.
+//! again at the end of the log, the rest is dropped. So nothing is fragmented, whatever the
+//! lengths, and there is no list to keep in order.
 //!
 //! A hash has two buckets; the first has nearly everything. When both are full, a word that was not
 //! used gives way.
@@ -204,7 +204,8 @@ impl Store {
     ///
     /// # Safety
     ///
-    /// - `place` was read (Acquire) from a word of this store, by the writer or while announced, and
+    /// - `place` was read (Acquire) from a word of this store, by the writer or while announced,
+    ///   and
     ///   what is returned is dropped before that ends.
     unsafe fn entry<'a>(&self, place: u64) -> Entry<'a> {
         let at = place as usize * UNIT;
@@ -392,8 +393,8 @@ pub struct StoreWriter<'a> {
 }
 
 impl<'a> StoreWriter<'a> {
-    /// Stores what `fill` writes in the place of the entry that `is_same` says is the same, at second
-    /// `now` of the writer's clock. `false` if there is no room: then nothing has changed.
+    /// Stores what `fill` writes in the place of the entry that `is_same` says is the same, at
+    /// second `now` of the writer's clock. `false` if there is no room: then nothing has changed.
     pub fn insert(
         &mut self,
         now: u32,
@@ -541,8 +542,8 @@ impl<'a> StoreWriter<'a> {
         word.store(0, Ordering::Release);
     }
 
-    /// Begins to fill another segment, and sees to it that there are spare ones. `false` if there is
-    /// none: readers hold what was given up.
+    /// Begins to fill another segment, and sees to it that there are spare ones. `false` if there
+    /// is none: readers hold what was given up.
     fn next_segment(&mut self, now: u32) -> bool {
         self.reclaim();
         let Some(next) = self.log.free.pop() else { return false };
@@ -601,208 +602,5 @@ impl<'a> StoreWriter<'a> {
     }
 }
 
-//----------- Tests ----------------------------------------------------------
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashMap;
-    use std::sync::atomic::AtomicBool;
-
-    const NEVER: u32 = u32::MAX;
-
-    /// A sequence that looks random.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, end: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let word = (self.0 ^ self.0 >> 33).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-            (word ^ word >> 29) % end
-        }
-    }
-
-    fn hash_of(key: u64) -> u64 {
-        let product = u128::from(key ^ 0x1234_5678_9ABC_DEF1) * 0x9E37_79B9_7F4A_7C15_u128;
-        product as u64 ^ (product >> 64) as u64
-    }
-
-    /// Octets that say whose they are, in every place.
-    fn fill(octets: &mut [u8], key: u64, version: u64) {
-        octets[..8].copy_from_slice(&key.to_le_bytes());
-        octets[8..16].copy_from_slice(&version.to_le_bytes());
-        octets[16..].fill((key ^ version) as u8);
-    }
-
-    fn is_of(octets: &[u8], key: u64) -> bool {
-        octets[..8] == key.to_le_bytes()
-    }
-
-    /// The version, if the octets are one entry's.
-    fn version_of(octets: &[u8], key: u64) -> u64 {
-        let version = u64::from_le_bytes(octets[8..16].try_into().unwrap());
-        assert!(is_of(octets, key));
-        assert!(octets[16..].iter().all(|&octet| octet == (key ^ version) as u8), "torn");
-        version
-    }
-
-    fn insert(writer: &mut StoreWriter<'_>, key: u64, version: u64, len: usize, now: u32) -> bool {
-        let item = Item { hash: hash_of(key), len, until: NEVER };
-        writer.insert(now, item, |octets| fill(octets, key, version), |it| is_of(it, key))
-    }
-
-    #[test]
-    fn what_was_stored_last_is_found_or_nothing() {
-        for seed in 1..6 {
-            let mut random = Random(seed);
-            let store = Store::new(MEMORY_MIN, 1).unwrap();
-            let mut reader = store.reader().unwrap();
-            let mut stored: HashMap<u64, u64> = HashMap::new();
-            for version in 0..60_000 {
-                let key = random.below(20_000);
-                match random.below(10) {
-                    0 => {
-                        let removed = store.write().remove(hash_of(key), |it| is_of(it, key));
-                        assert!(!removed || stored.contains_key(&key), "seed {seed}");
-                        stored.remove(&key);
-                    }
-                    1..=6 => {
-                        let len = 16 + random.below(if version % 500 == 0 { 60_000 } else { 600 });
-                        assert!(insert(&mut store.write(), key, version, len as usize, 0));
-                        stored.insert(key, version);
-                    }
-                    _ => {
-                        let pin = reader.pin();
-                        if let Some(found) = pin.find(hash_of(key), |it| is_of(it, key)) {
-                            let version = version_of(found.octets, key);
-                            assert_eq!(stored.get(&key), Some(&version), "seed {seed}");
-                        }
-                    }
-                }
-            }
-            let mut writer = store.write();
-            let counts = writer.counts();
-            assert!(counts.evicted > 1000 && counts.kept > 100, "{counts:?}");
-            let (mut entries, mut octets) = (0, 0);
-            writer.for_each(|_, it| {
-                (entries, octets) = (entries + 1, octets + entry_len(it.len()) as u64);
-                Keep::Yes
-            });
-            assert_eq!((entries, octets), (counts.entries, counts.octets));
-            let gone = writer.for_each(|_, _| Keep::No);
-            let counts = writer.counts();
-            assert_eq!((gone, counts.entries, counts.octets), (entries, 0, 0));
-        }
-    }
-
-    #[test]
-    fn what_is_used_outlives_what_is_not() {
-        let store = Store::new(MEMORY_MIN, 1).unwrap();
-        let mut reader = store.reader().unwrap();
-        (0..1000).for_each(|key| assert!(insert(&mut store.write(), key, 1, 100, 0)));
-        let mut found = [0, 0];
-        for key in 1000..200_000 {
-            assert!(insert(&mut store.write(), key, 1, 100, 0));
-            let pin = reader.pin();
-            let popular = key % 500;
-            pin.find(hash_of(popular), |it| is_of(it, popular));
-        }
-        let pin = reader.pin();
-        for key in 0..1000 {
-            let is_there = pin.find(hash_of(key), |it| is_of(it, key)).is_some();
-            found[usize::from(key >= 500)] += usize::from(is_there);
-        }
-        assert!(found[0] > 480 && found[1] < 20, "{found:?}");
-    }
-
-    #[test]
-    fn an_entry_is_claimed_once() {
-        let store = Store::new(MEMORY_MIN, 2).unwrap();
-        let (mut one, mut two) = (store.reader().unwrap(), store.reader().unwrap());
-        insert(&mut store.write(), 7, 1, 100, 0);
-        let (one, two) = (one.pin(), two.pin());
-        let find = |pin: &StorePin<'_>| {
-            pin.find(hash_of(7), |it| is_of(it, 7)).is_some_and(|found| found.claim())
-        };
-        assert!(find(&one) && !find(&two) && !find(&one));
-        let before = one.find(hash_of(7), |it| is_of(it, 7)).unwrap();
-        insert(&mut store.write(), 7, 2, 100, 0);
-        assert!(!before.claim(), "the word is another entry's");
-        assert!(find(&two) && !find(&one));
-        assert!(store.reader().is_none());
-    }
-
-    /// A reader that goes on keeps memory from being used again, and nothing waits for it.
-    #[test]
-    fn a_pinned_entry_stays_as_it_is() {
-        let store = Store::new(MEMORY_MIN, 1).unwrap();
-        let mut reader = store.reader().unwrap();
-        insert(&mut store.write(), 1, 1, 5000, 0);
-        let pin = reader.pin();
-        let found = pin.find(hash_of(1), |it| is_of(it, 1)).unwrap();
-        let mut taken = 0;
-        for key in 2..20_000 {
-            taken += u32::from(insert(&mut store.write(), key, 1, 5000, 0));
-            assert_eq!(version_of(found.octets, 1), 1);
-        }
-        assert!(store.write().counts().refused > 0 && taken > 100);
-        drop(pin);
-        assert!(insert(&mut store.write(), 1, 2, 5000, 0));
-    }
-
-    #[test]
-    fn readers_see_whole_entries_while_the_writer_goes_round() {
-        let store = Store::new(MEMORY_MIN, 2).unwrap();
-        let stop = AtomicBool::new(false);
-        let seen = AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            for seed in 0..2 {
-                let mut reader = store.reader().unwrap();
-                let (stop, seen) = (&stop, &seen);
-                scope.spawn(move || {
-                    let mut random = Random(seed);
-                    while !stop.load(Ordering::Relaxed) {
-                        let pin = reader.pin();
-                        for _ in 0..64 {
-                            let key = random.below(3000);
-                            if let Some(found) = pin.find(hash_of(key), |it| is_of(it, key)) {
-                                version_of(found.octets, key);
-                                seen.fetch_add(1, Ordering::Relaxed);
-                            }
-                        }
-                    }
-                });
-            }
-            let mut random = Random(9);
-            // Readers that have lost their core hold segments, so how many it takes is not known.
-            for version in 0..3_000_000 {
-                let (key, len) = (random.below(3000), 16 + random.below(4000) as usize);
-                insert(&mut store.write(), key, version, len, 0);
-                if version > 50_000 && store.write().counts().evicted > 1000 {
-                    break;
-                }
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-        assert!(seen.load(Ordering::Relaxed) > 0);
-        assert!(store.write().counts().evicted > 1000);
-    }
-
-    #[test]
-    fn what_is_over_gives_way_first() {
-        let store = Store::new(MEMORY_MIN, 1).unwrap();
-        let mut writer = store.write();
-        // All in the same two buckets.
-        let put = |writer: &mut StoreWriter<'_>, key: u64, until: u32, now: u32| {
-            let item = Item { hash: 77, len: 16, until };
-            writer.insert(now, item, |octets| fill(octets, key, 0), |it| is_of(it, key))
-        };
-        for key in 0..16 {
-            put(&mut writer, key, if key == 11 { 5 } else { 50 }, 1);
-        }
-        put(&mut writer, 16, 50, 6);
-        let is_there = |key: u64| writer.get(77, |it| is_of(it, key)).is_some();
-        assert!(!is_there(11) && (0..17).filter(|&key| is_there(key)).count() == 16);
-        assert_eq!(writer.counts().crowded, 1);
-    }
-}
+mod tests;

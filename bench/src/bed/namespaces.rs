@@ -110,10 +110,10 @@ impl Bed {
             "tc",
             ["-n", &server, "qdisc", "add", "dev", &near, "root", "pfifo", "limit", "10000"],
         )?;
-        // The generator's AF_XDP socket takes frames before RPS, and RPS from a core to itself costs
-        // its sockets a queue more: the polling gets a thread.
-        // And what the generator sends as one (UDP_SEGMENT) is cut on its own core, as for a NIC:
-        // the veth would pass it on whole, for the server's core to cut.
+        // The generator's AF_XDP socket takes frames before RPS, and RPS from a core to itself
+        // costs its sockets a queue more: the polling gets a thread. And what the generator sends
+        // as one (UDP_SEGMENT) is cut on its own core, as for a NIC: the veth would pass it on
+        // whole, for the server's core to cut.
         let features = ["ethtool", "-K", &far, "gro", "on", "tx-udp-segmentation", "off"];
         call("ip", ["netns", "exec", &client].into_iter().chain(features))?;
         sysfs(&client, &far, "threaded", "1")?;

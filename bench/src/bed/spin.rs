@@ -15,8 +15,8 @@ const GAP: Duration = Duration::from_nanos(300);
 /// The same with a system call between the two.
 const GAP_YIELDING: Duration = Duration::from_nanos(1500);
 /// Readings between two system calls. A kernel that preempts lazily (6.13 and later) does not
-/// interrupt a thread for another that a different core has woken: it waits for the next system call,
-/// or for the tick, which comes every 4 ms.
+/// interrupt a thread for another that a different core has woken: it waits for the next system
+/// call, or for the tick, which comes every 4 ms.
 const READINGS: usize = 50;
 
 /// Spins on `core` for `duration` and returns the share of the time it did not get.

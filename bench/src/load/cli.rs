@@ -21,8 +21,8 @@ pub struct TargetOptions {
     /// An address to ask from; several are used in turn.
     #[arg(long = "source", value_name = "ADDRESS")]
     pub sources: Vec<IpAddr>,
-    /// Cores to send from, one pinned thread each, which are kept from halting; default: one thread, not
-    /// pinned.
+    /// Cores to send from, one pinned thread each, which are kept from halting; default: one
+    /// thread, not pinned.
     #[arg(long, value_delimiter = ',')]
     pub cores: Vec<usize>,
     /// Source ports of each thread.

@@ -64,8 +64,8 @@ pub struct MixOptions {
     /// Share of queries that ask for DNSSEC records.
     #[arg(long = "do", value_name = "SHARE", help_heading = HEADING)]
     pub dnssec_ok: Option<Share>,
-    /// EDNS sizes, 4096 at most, and weights, as 1232=80,4096=10,none=10 [default: none; 1232 with DO or an
-    /// option].
+    /// EDNS sizes, 4096 at most, and weights, as 1232=80,4096=10,none=10 [default: none; 1232 with
+    /// DO or an option].
     #[arg(long, value_name = "SIZES", value_parser = sizes, help_heading = HEADING)]
     pub edns: Option<Shares<Option<u16>>>,
     /// Share of queries in which the case of each letter is drawn.
