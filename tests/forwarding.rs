@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::Message as Parsed;
-use hickory_proto::rr::rdata::opt::EdnsCode;
+use hickory_proto::rr::rdata::opt::EdnsOption;
 use nix::sys::signal::Signal;
 use ring53::wire::message::{CLASS_IN, Message, Section, Writer, header};
 use ring53::wire::{Name, rtype};
@@ -123,7 +123,8 @@ fn answer(query: &[u8], state: &State, over_tcp: bool) -> Vec<u8> {
     } else if !is_big || over_tcp {
         let count = if is_big { 200 } else { 1 };
         for last in 0..count {
-            let address = if label.starts_with("inside") { [10, 0, 0, 1] } else { [192, 0, 2, last] };
+            let address =
+                if label.starts_with("inside") { [10, 0, 0, 1] } else { [192, 0, 2, last] };
             writer.record(Section::Answer, &asked.name, rtype::A, ttl, &address);
         }
     }
@@ -190,13 +191,11 @@ fn ask_recursively(server: SocketAddr, name: &str) -> (u16, Vec<String>) {
 /// Codes of the Extended DNS Errors.
 fn edes(reply: &Parsed) -> Vec<u16> {
     let edns = reply.extensions().as_ref().unwrap();
-    let options = edns.options().as_ref().iter();
-    let of = options.filter(|(code, _)| **code == EdnsCode::Unknown(15));
-    of.map(|(_, option)| {
-        let octets: Vec<u8> = option.into();
-        u16::from_be_bytes([octets[0], octets[1]])
-    })
-    .collect()
+    let code = |option: &EdnsOption| match option {
+        EdnsOption::Unknown(15, octets) => Some(u16::from_be_bytes([octets[0], octets[1]])),
+        _ => None,
+    };
+    edns.options().as_ref().iter().filter_map(|(_, option)| code(option)).collect()
 }
 
 //----------- Tests ----------------------------------------------------------
@@ -225,7 +224,10 @@ fn what_was_answered_once_is_not_asked_again() {
     // Without RD nobody finds out what is there.
     assert_eq!(ask(address, "www.example.").0, 5);
     assert_eq!(upstream.asked(), 3);
-    assert_eq!(run(&["cache", "flush", "www.example.", "--state", &state(&forwarding)]).status.code(), Some(0));
+    assert_eq!(
+        run(&["cache", "flush", "www.example.", "--state", &state(&forwarding)]).status.code(),
+        Some(0)
+    );
     ask_recursively(address, "www.example.");
     assert_eq!(upstream.asked(), 4);
 }
@@ -280,7 +282,10 @@ fn zones_here_come_first_and_their_aliases_lead_out() {
          alias CNAME www.example.\ngone CNAME nx.example.\nsub NS ns.sub\nns.sub A 192.0.2.9\n",
     )
     .unwrap();
-    let zone = format!("[[zone]]\nname = \"t.\"\nfile = \"{}\"\n", directory.path().join("zone").display());
+    let zone = format!(
+        "[[zone]]\nname = \"t.\"\nfile = \"{}\"\n",
+        directory.path().join("zone").display()
+    );
     let forwarding = forwarding(&upstream, &zone);
     let ask = |name: &str| ask_recursively(forwarding.address, name);
     assert_eq!(ask("ns.t."), (0, vec!["127.0.0.1".into()]));

@@ -22,7 +22,7 @@ use crate::answer::CoreState;
 use crate::cache::{self, Cache, Holding, TtlBounds, dump};
 use crate::memory::epoch::Reader;
 use crate::net::Replier;
-use crate::net::client::{PoolOptions, PortPool, Way};
+use crate::net::client::pool::{PoolOptions, PortPool, Way};
 use crate::resolver::{Forward, Forwarder, Random, Upstream};
 use crate::snapshot::{Elsewhere, Recursion, Snapshot};
 use crate::wire::{LowerName, Name};

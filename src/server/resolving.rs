@@ -24,7 +24,7 @@ use crate::cache::{self, Aside, Cache, Holding, Key, Prepared, flag};
 use crate::limits::{ANSWER_SIZE_MAX, MESSAGE_SIZE_MAX};
 use crate::memory::epoch::Reader;
 use crate::net::Replier;
-use crate::net::client::{Arrival, PortPool, Unqueued};
+use crate::net::client::pool::{Arrival, PortPool, Unqueued};
 use crate::policy::{Judgement, Rebinding, mapped, subscriber};
 use crate::resolver::{
     Action, Carrier, Ede, Engine, ExchangeId, Fault, Forwarder, Outcome, Question, Request,
@@ -202,7 +202,6 @@ struct Driver {
     flights: Flights,
     prepared: Box<Prepared>,
     buffer: Box<[u8]>,
-    is_batch_full: bool,
 }
 
 /// Resolves until `stop` is set.
@@ -212,7 +211,6 @@ pub fn run(parts: Resolving, stop: &AtomicBool) -> io::Result<()> {
         flights: Flights::default(),
         prepared: Box::default(),
         buffer: vec![0; MESSAGE_SIZE_MAX].into(),
-        is_batch_full: false,
     };
     while !stop.load(Ordering::Relaxed) {
         driver.turn()?;
