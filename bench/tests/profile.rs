@@ -468,7 +468,10 @@ fn seen_by_knot_and_tcpdump() -> (Profile, Profile) {
     let port = servers::free_port();
     let mut command = Command::new("tcpdump");
     command
-        .args(["-i", "lo", "-U", "--immediate-mode", "-Z", "root", "-B", "16384", "-w"])
+        // The kernel's ring has a slot of the longest packet for each: the slots are made short
+        // and the ring large, so that a tcpdump that waits for a core loses nothing.
+        .args(["-s", "16384", "-B", "65536"])
+        .args(["-i", "lo", "-U", "--immediate-mode", "-Z", "root", "-w"])
         .arg(path("pcap"));
     command.arg(format!("port {port}"));
     let tcpdump = servers::start(&mut command);
@@ -500,7 +503,13 @@ fn seen_by_knot_and_tcpdump() -> (Profile, Profile) {
             stream.read_exact(&mut vec![0; usize::from(u16::from_be_bytes(len))]).unwrap();
         }
     }
-    thread::sleep(Duration::from_secs(1));
+    // Both write behind the traffic: what they have written must have come to rest.
+    let written = || ["pcap", "dnstap"].map(|name| std::fs::metadata(path(name)).unwrap().len());
+    let mut before = [0; 2];
+    while written() != before {
+        before = written();
+        thread::sleep(Duration::from_secs(1));
+    }
     for (mut process, signal) in [(tcpdump, Signal::SIGINT), (knot, Signal::SIGTERM)] {
         kill(Pid::from_raw(process.0.id() as i32), signal).unwrap();
         process.0.wait().unwrap();
