@@ -186,14 +186,18 @@ pub const HEDGE_TIME_MIN: Duration = Duration::from_millis(20);
 pub const HEDGE_TIME_MAX: Duration = Duration::from_millis(800);
 /// Questions for each one that may be sent twice: upstreams in trouble do not get twice the load.
 pub const HEDGE_SHARE: u32 = 8;
+/// After how long an upstream is asked again at the earliest when there is no other: it may have to
+/// ask others itself, and what was lost on the way is the smaller part (RFC 8085, 3.1.1: 1 second).
+pub const RESEND_TIME_MIN: Duration = Duration::from_secs(1);
 /// Questions that may be sent twice at once.
 pub const HEDGE_BURST: u32 = 128;
 /// How soon an exchange is over: recursion for a name nobody has asked for takes a while.
-pub const EXCHANGE_TIME_MIN: Duration = Duration::from_millis(600);
+pub const EXCHANGE_TIME_MIN: Duration = Duration::from_millis(1500);
 /// How late an exchange is over, however slow the upstream is.
 pub const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(4);
 const _: () = assert!(HEDGE_TIME_MIN.as_millis() < HEDGE_TIME_MAX.as_millis());
 const _: () = assert!(HEDGE_TIME_MAX.as_millis() < EXCHANGE_TIME_MAX.as_millis());
+const _: () = assert!(RESEND_TIME_MIN.as_millis() < EXCHANGE_TIME_MIN.as_millis());
 /// How soon an upstream that is left alone is probed.
 pub const PROBE_TIME_MIN: Duration = Duration::from_millis(250);
 /// How long at most between probes: one that answers again is asked again within five seconds.

@@ -219,7 +219,8 @@ fn find<'f>(
 #[inline(always)]
 fn flags_of(query: &Query, header: u8) -> u8 {
     let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
-    u8::from(dnssec_ok) * flag::DNSSEC_OK | u8::from(header & CD != 0) * flag::CHECKING_DISABLED
+    let disabled = header & CD != 0;
+    (u8::from(dnssec_ok) * flag::DNSSEC_OK) | (u8::from(disabled) * flag::CHECKING_DISABLED)
 }
 
 /// Code and AD of an entry.
@@ -247,7 +248,8 @@ fn mark_stale(reply: &mut Reply<'_>, entry: &Entry<'_>, ttls: Ttls) {
     }
 }
 
-/// Defers a query, of which only the question has stayed as it was: header and OPT are written anew.
+/// Defers a query, of which only the question has stayed as it was: header and OPT are written
+/// anew.
 #[cold]
 pub(super) fn defer(query: &Query, exchange: &mut Exchange<'_>) -> Verdict {
     let mut at = query.question_end;
@@ -274,8 +276,8 @@ pub(super) fn defer(query: &Query, exchange: &mut Exchange<'_>) -> Verdict {
     Verdict::Defer(Ticket::Resolve)
 }
 
-/// The query that the reply in `message` answered, for asking anew: RD set, and DO and CD as `flags`
-/// say ([`flag`]).
+/// The query that the reply in `message` answered, for asking anew: RD set, and DO and CD as
+/// `flags` say ([`flag`]).
 pub fn query_again(message: &[u8], flags: u8) -> Option<ArrayVec<u8, QUERY_AGAIN_LEN_MAX>> {
     let end = skip_name(message, HEADER_LEN)? + 4;
     let mut query = ArrayVec::new();
@@ -292,8 +294,8 @@ pub fn query_again(message: &[u8], flags: u8) -> Option<ArrayVec<u8, QUERY_AGAIN
 /// Octets of header, question and an OPT record.
 const QUERY_AGAIN_LEN_MAX: usize = HEADER_LEN + NAME_LEN_MAX + 4 + 11;
 
-/// Adds the records of one section of an entry whose question's name stands at `target_at`; `None` if
-/// they do not fit.
+/// Adds the records of one section of an entry whose question's name stands at `target_at`; `None`
+/// if they do not fit.
 fn append_records(
     reply: &mut Reply<'_>,
     scratch: &mut Vec<u8>,

@@ -332,10 +332,9 @@ impl Plan {
             let special = recursion.special_zone(&self.name, &self.hashes, apex);
             let special = special.map(|(zone, depth)| (zone | SPECIAL, depth));
             // The longest of them; of two that are the same, what is served here.
-            let longest = |found: Option<(usize, usize)>, other: Option<(usize, usize)>| {
-                if other.map(|it| it.1) > found.map(|it| it.1) { other } else { found }
-            };
-            found = longest(found, special);
+            if special.map(|(_, depth)| depth) > found.map(|(_, depth)| depth) {
+                found = special;
+            }
             if forward.is_some() && forward > found.map(|(_, depth)| depth) {
                 return Task::Cached;
             }
@@ -647,8 +646,8 @@ fn follow(
     true
 }
 
-/// Looks up the targets of CNAME and DNAME records as long as they lie in zones served here; returns
-/// where the first stands that does not.
+/// Looks up the targets of CNAME and DNAME records as long as they lie in zones served here;
+/// returns where the first stands that does not.
 #[inline(never)]
 fn follow_chain<'z>(
     snapshot: &'z Snapshot,

@@ -347,8 +347,8 @@ fn rewrite(octets: &[u8], out: &mut Vec<u8>) -> Result<(), Unusable> {
 
 /// Appends a record's RDATA, names expanded.
 ///
-/// Names in RDATA may be compressed in the types of RFC 1035 only (RFC 3597, 4); receivers also take
-/// those of RFC 1183, RFC 2163, RFC 2230 and RFC 2782.
+/// Names in RDATA may be compressed in the types of RFC 1035 only (RFC 3597, 4); receivers also
+/// take those of RFC 1183, RFC 2163, RFC 2230 and RFC 2782.
 pub fn expand_rdata(
     message: Message<'_>,
     record: &RecordAt,

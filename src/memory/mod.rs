@@ -4,7 +4,7 @@
 //!   whole when it is dropped.
 //! - [`Shared`]: one with several owners.
 //! - [`Pages`]: a growing array that does the same.
-//! - [`prefetch`]: asks for a cache line before it is needed.
+//! - [`prefetch()`]: asks for a cache line before it is needed.
 //! - [`store`]: a table of octets in fixed memory, read without waiting, with one writer.
 //! - [`epoch`]: publishes a value that the cores read without locks; only the publisher frees.
 

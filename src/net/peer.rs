@@ -45,8 +45,8 @@ pub fn reply_control(control: &mut [u8; CONTROL_LEN], received_len: usize) -> us
     }
 }
 
-/// The address in a peer's name, as one of IPv6: IPv4 addresses are mapped. `::` if it is of another
-/// family.
+/// The address in a peer's name, as one of IPv6: IPv4 addresses are mapped. `::` if it is of
+/// another family.
 #[inline(always)]
 pub(super) fn mapped_address(name: &[u8; NAME_LEN]) -> u128 {
     let octets =

@@ -177,7 +177,8 @@ mod tests {
             // Few high bits, so that they meet.
             let prefixes: Vec<Prefix> = prefixes
                 .into_iter()
-                .map(|(bits, len)| Prefix::around((u128::from(bits) << 112).into(), len))
+                .map(|(bits, len)| (Ipv6Addr::from(u128::from(bits) << 112), len))
+                .map(|(address, len)| Prefix::around(address.into(), len))
                 .collect();
             let set = Prefixes::new(prefixes.iter().copied());
             let edges = near.into_iter().filter_map(|(index, step)| {
@@ -186,7 +187,7 @@ mod tests {
                 Some(edge.wrapping_add_signed(step.into()))
             });
             for address in edges.chain(far) {
-                let ip = IpAddr::V6(address.into());
+                let ip = IpAddr::V6(Ipv6Addr::from(address));
                 let naive = prefixes.iter().any(|prefix| prefix.contains(ip));
                 prop_assert_eq!(set.contains_mapped(address), naive);
             }

@@ -380,11 +380,10 @@ mod tests {
                 }
             }
             let _ = Rebinding::default().judge(&octets, &lower(ASKED));
-            for left in [Rebinding::emptied(&octets), Rebinding::without_additional(&octets)] {
-                if let Ok(left) = left {
-                    prop_assert!(left.len() <= octets.len());
-                    prop_assert!(Message::new(&left).unwrap().questions_end().is_ok());
-                }
+            let lefts = [Rebinding::emptied(&octets), Rebinding::without_additional(&octets)];
+            for left in lefts.into_iter().flatten() {
+                prop_assert!(left.len() <= octets.len());
+                prop_assert!(Message::new(&left).unwrap().questions_end().is_ok());
             }
         }
     }

@@ -197,7 +197,7 @@ mod tests {
             "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa.",
             "8.B.D.0.1.0.0.2.ip6.arpa.",
         ] {
-            assert!(names.contains(&name.parse().unwrap()), "{name}");
+            assert!(names.contains(&name.parse::<Name>().unwrap()), "{name}");
         }
         for name in [
             "example.",
@@ -209,7 +209,7 @@ mod tests {
             "c.e.f.ip6.arpa.",
             "use-application-dns.net.",
         ] {
-            assert!(!names.contains(&name.parse().unwrap()), "{name}");
+            assert!(!names.contains(&name.parse::<Name>().unwrap()), "{name}");
         }
     }
 

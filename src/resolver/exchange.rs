@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::limits::{CASE_FALLBACK, EXCHANGE_LIES_MAX, NAME_LEN_MAX, PROBE_IDLE, PROBE_TIME_MAX};
+use crate::limits::{
+    CASE_FALLBACK, EXCHANGE_LIES_MAX, NAME_LEN_MAX, PROBE_IDLE, PROBE_TIME_MAX, RESEND_TIME_MIN,
+};
 use crate::wire::Name;
 use crate::wire::message::CLASS_IN;
 use crate::wire::rtype;
@@ -112,6 +114,7 @@ impl Forwarder {
         pending.budget -= 1;
         pending.asked |= 1 << place;
         let plain = pending.plain >> place & 1 == 1;
+        let (done, asked) = (pending.done, pending.asked);
         let route = &self.routes[self.requests.get(slot).expect("as above").route as usize];
         let upstream = route.upstreams[usize::from(place)];
         let state = &mut self.upstreams[upstream as usize];
@@ -119,7 +122,11 @@ impl Forwarder {
         let mixed = carrier == Carrier::Udp && state.lower_until <= now;
         let mixed = route.mixed_case && (mixed || doubt == Some(Doubt::Case));
         let edns = !plain && state.plain_until <= now;
-        let (late, over) = state.patience(carrier);
+        let (mut late, over) = state.patience(carrier);
+        let is_last = (0..route.upstreams.len()).all(|place| (done | asked) >> place & 1 == 1);
+        if is_last {
+            late = late.max(RESEND_TIME_MIN);
+        }
         let exchange = Exchange {
             id: ExchangeId(0),
             purpose: Purpose::Request(slot),
@@ -130,7 +137,7 @@ impl Forwarder {
             hedge_at: now + late,
             hedged: false,
             over_at: now + over,
-            case: mixed.then(|| self.random.next()),
+            case: mixed.then(|| self.random.draw()),
             edns,
             cookie: edns && matches!(carrier, Carrier::Udp | Carrier::Tcp),
             lies: 0,
@@ -268,10 +275,10 @@ impl Forwarder {
         }
         match &reading.cookie {
             Some(cookie) if message[cookie.clone()][..8] == state.cookie => {
-                if cookie.len() > 8 {
+                let server_cookie = &message[cookie.clone()][8..];
+                if !server_cookie.is_empty() {
                     state.server_cookie.clear();
-                    let _ =
-                        state.server_cookie.try_extend_from_slice(&message[cookie.clone()][8..]);
+                    let _ = state.server_cookie.try_extend_from_slice(server_cookie);
                 }
             }
             _ if exchange.doubt == Some(Doubt::Cookie) => state.server_cookie.clear(),

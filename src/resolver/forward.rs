@@ -165,7 +165,7 @@ impl Forwarder {
     pub fn new(forwards: &[Forward], mut random: Random) -> Forwarder {
         let (mut upstreams, mut probe_zones) = (Vec::<State>::new(), Vec::new());
         let (mut routes, mut depths) = (Vec::new(), 0);
-        let mut by_zone = HashMap::with_hasher(Keyed(random.next()));
+        let mut by_zone = HashMap::with_hasher(Keyed(random.draw()));
         for (index, forward) in forwards.iter().enumerate() {
             let zone = forward.zone.to_lowercase();
             let places = forward.upstreams.iter().take(FORWARD_UPSTREAMS_MAX).map(|upstream| {
@@ -191,7 +191,7 @@ impl Forwarder {
             requests: Slab::new(),
             exchanges: Slab::new(),
             exchange_count: 0,
-            by_id: HashMap::with_hasher(Keyed(random.next())),
+            by_id: HashMap::with_hasher(Keyed(random.draw())),
             wheel: Wheel::new(),
             actions: VecDeque::new(),
             reader: Reader::new(),
@@ -375,9 +375,9 @@ impl Forwarder {
             let _ = edes.try_push(Ede { code: rcode::EDE_NETWORK_ERROR, text });
         };
         pending.notes.iter().for_each(|&(place, text)| add(usize::from(place), text));
-        for place in 0..route.len() {
+        for (place, &upstream) in route.iter().enumerate() {
             let told = pending.notes.iter().any(|&(noted, _)| usize::from(noted) == place);
-            if !told && !self.upstreams[route[place] as usize].is_healthy() {
+            if !told && !self.upstreams[upstream as usize].is_healthy() {
                 add(place, "does not answer: it is left alone for a while");
             }
         }

@@ -7,11 +7,13 @@ const BUFFER_LEN: usize = 512;
 
 //----------- Random ---------------------------------------------------------
 
+type Source = dyn FnMut(&mut [u8]) + Send;
+
 /// Random numbers from whoever makes the engine: the system's generator, or in tests a sequence
 /// that can be repeated. Letter case (0x20) and cookies come from here, so in production the source
 /// must be one that cannot be predicted.
 pub struct Random {
-    source: Box<dyn FnMut(&mut [u8]) + Send>,
+    source: Box<Source>,
     buffer: [u8; BUFFER_LEN],
     at: usize,
 }
@@ -23,7 +25,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         if self.at == BUFFER_LEN {
             (self.source)(&mut self.buffer);
             self.at = 0;
@@ -35,7 +37,7 @@ impl Random {
 
     /// One of the numbers from 0 up to `bound`, which is not among them.
     pub fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64
     }
 }
 

@@ -187,7 +187,7 @@ impl State {
             probe: None,
             plain_until: Duration::ZERO,
             lower_until: Duration::ZERO,
-            cookie: random.next().to_ne_bytes(),
+            cookie: random.draw().to_ne_bytes(),
             cookie_until: COOKIE_LIFE,
             server_cookie: ArrayVec::new(),
         }
@@ -213,7 +213,7 @@ impl State {
     /// Another client cookie, when the old one has been used for long.
     pub(super) fn renew_cookie(&mut self, now: Duration, random: &mut Random) {
         if now >= self.cookie_until {
-            self.cookie = random.next().to_ne_bytes();
+            self.cookie = random.draw().to_ne_bytes();
             self.cookie_until = now + COOKIE_LIFE;
             self.server_cookie.clear();
         }

@@ -1,4 +1,5 @@
-//! From a configuration with forwards to a cache, clients that may use it, and a thread that resolves.
+//! From a configuration with forwards to a cache, clients that may use it, and a thread that
+//! resolves.
 //!
 //! ```text
 //!   config ──> Cache ──> readers of the cores, of TCP

@@ -418,7 +418,7 @@ fn duration_of(text: &str) -> Option<Duration> {
 
 fn duration_text(duration: Duration) -> String {
     let ms = duration.as_millis() as u64;
-    match UNITS.iter().find(|(_, scale)| ms >= *scale && ms % scale == 0) {
+    match UNITS.iter().find(|(_, scale)| ms >= *scale && ms.is_multiple_of(*scale)) {
         Some((unit, scale)) => format!("{}{unit}", ms / scale),
         None => "0s".into(),
     }

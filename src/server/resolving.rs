@@ -6,9 +6,9 @@
 //!   core's socket, connection <── answered again, as the cores do <── cache <──┘ outcome
 //! ```
 //!
-//! It never builds a message for a client: once an answer is in the cache, or is given beside it, the
-//! query is answered by the one function that answers. What takes too long is answered with what is
-//! stale, if there is any, and goes on.
+//! It never builds a message for a client: once an answer is in the cache, or is given beside it,
+//! the query is answered by the one function that answers. What takes too long is answered with
+//! what is stale, if there is any, and goes on.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -458,8 +458,8 @@ impl Driver {
         let has_opt = query[11] != 0;
         let dnssec_ok = has_opt && query.get(end + 4 + 7).is_some_and(|octet| octet & 0x80 != 0);
         let disabled = query[3] & 0x10 != 0;
-        wanted.flags =
-            u8::from(dnssec_ok) * flag::DNSSEC_OK | u8::from(disabled) * flag::CHECKING_DISABLED;
+        wanted.flags = (u8::from(dnssec_ok) * flag::DNSSEC_OK)
+            | (u8::from(disabled) * flag::CHECKING_DISABLED);
         Some(wanted)
     }
 

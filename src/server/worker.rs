@@ -70,8 +70,8 @@ impl Deferrals {
 const DEFERRED: usize = usize::MAX;
 const MISSED: usize = usize::MAX - 1;
 
-/// Answers on `path` until `stop` is set, then what was received before. Time counts from `started`,
-/// for all cores.
+/// Answers on `path` until `stop` is set, then what was received before. Time counts from
+/// `started`, for all cores.
 pub fn run<P: PacketPath>(
     mut path: P,
     mut snapshot: Reader<Snapshot>,

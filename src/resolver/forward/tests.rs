@@ -164,14 +164,17 @@ impl Simulated {
 /// An outcome and when it came.
 type Ended = (Duration, Outcome);
 
+/// When, in which order, of which exchange, and the message, unless it is lost.
+type Coming = (Duration, u64, ExchangeId, Option<Vec<u8>>);
+
 struct Simulation {
     seed: u64,
     now: Duration,
     engine: Forwarder,
     upstreams: Vec<Simulated>,
     random: Random,
-    /// What is on its way: a reply, or nothing for a fault.
-    coming: BinaryHeap<Reverse<(Duration, u64, ExchangeId, Option<Vec<u8>>)>>,
+    /// What is on its way.
+    coming: BinaryHeap<Reverse<Coming>>,
     order: u64,
     open: HashMap<ExchangeId, bool>,
     requests: HashMap<RequestId, Request>,

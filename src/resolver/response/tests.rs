@@ -296,7 +296,7 @@ fn mutate(octets: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..=random.below(8) {
         let at = random.below(octets.len() as u64) as usize;
         match random.below(6) {
-            0 => octets[at] = random.next() as u8,
+            0 => octets[at] = random.draw() as u8,
             1 => octets[at] ^= 1 << random.below(8),
             2 => octets[at] = 0xC0 | random.below(2) as u8,
             3 => octets.truncate(at.max(1)),

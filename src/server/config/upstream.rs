@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn errors_say_the_remedy() {
-        let many = format!("tls://192.0.2.1?{}#a", [format!("pin-sha256={PIN}"); 9].join("&"));
+        let many = format!("tls://192.0.2.1?{}#a", vec![format!("pin-sha256={PIN}"); 9].join("&"));
         for (text, expected) in [
             (
                 "dns.quad9.net",

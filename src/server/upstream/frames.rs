@@ -278,8 +278,8 @@ impl Frames {
         if self.keepalive_id.get() == Some(id) {
             self.keepalive_id.set(None);
             if let Some(idle) = keepalive(message) {
-                // RFC 7828, 3.2.2: after 0 no more queries are sent, and it closes when all that are
-                // outstanding have been answered.
+                // RFC 7828, 3.2.2: after 0 no more queries are sent, and it closes when all that
+                // are outstanding have been answered.
                 self.is_leaving.set(idle.is_zero());
                 self.idle.set(idle.min(IDLE_MAX));
             }

@@ -18,9 +18,13 @@ use crate::resolver::Fault;
 use super::peer::Peer;
 
 const MESSAGE_TYPE: &str = "application/dns-message";
+/// Streams until the peer has said how many it takes: what RFC 9113, 6.5.2 recommends at least.
+const STREAMS_FIRST: usize = 100;
 /// Octets of one reply, and of all, that a peer may send ahead.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Streams that a peer may refuse, one after the other, before that counts as a failure.
+const REFUSED_MAX: u32 = 64;
 /// Octets of the headers of a reply.
 const HEADERS_LEN_MAX: u32 = 16 << 10;
 
@@ -30,6 +34,10 @@ pub(super) struct Https {
     requests: SendRequest<Bytes>,
     uri: Uri,
     in_flight: Cell<usize>,
+    /// Streams it has taken at most, once it has refused one.
+    most: Cell<usize>,
+    /// Streams refused since the last reply.
+    refused: Cell<u32>,
     /// When something was last sent with nothing in flight, or a reply came.
     since: Cell<Instant>,
     has_ended: Cell<bool>,
@@ -46,6 +54,7 @@ impl Https {
     {
         let (requests, connection) = h2::client::Builder::new()
             .enable_push(false)
+            .initial_max_send_streams(STREAMS_FIRST)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADERS_LEN_MAX)
@@ -57,6 +66,8 @@ impl Https {
             requests,
             uri,
             in_flight: Cell::new(0),
+            most: Cell::new(usize::MAX),
+            refused: Cell::new(0),
             since: Cell::new(Instant::now()),
             has_ended: Cell::new(false),
             fault: RefCell::default(),
@@ -78,7 +89,7 @@ impl Https {
             return 0;
         }
         // The peer says how many streams there may be.
-        let most = self.requests.current_max_send_streams();
+        let most = self.requests.current_max_send_streams().min(self.most.get());
         most.min(self.peer.shared.options.queries).saturating_sub(self.in_flight.get())
     }
 
@@ -98,7 +109,8 @@ impl Https {
         //# include the ID field from the DNS message header, such as "application/dns-message",
         //# SHOULD use a DNS ID of 0 in every DNS request.
         octets[..2].fill(0);
-        let response = match self.request(octets) {
+        let octets = Bytes::from(octets);
+        let response = match self.request(octets.clone()) {
             Ok(response) => response,
             Err(error) => {
                 // It takes no more: those it has may still be answered.
@@ -112,11 +124,18 @@ impl Https {
         let stall = self.peer.shared.options.stall;
         spawn_local(async move {
             let result =
-                timeout(stall, receive(response)).await.unwrap_or_else(|_| Err(late(stall)));
+                timeout(stall, receive(response)).await.unwrap_or_else(|_| Err(late(stall).into()));
             https.in_flight.set(https.in_flight.get() - 1);
             if result.is_ok() {
                 https.since.set(Instant::now());
+                https.refused.set(0);
             }
+            let result = match result {
+                Err(Ended::Refused) if https.is_patient() => {
+                    return https.peer.send(exchange, octets.into());
+                }
+                result => result.map_err(Fault::from),
+            };
             // What the connection says is nearer to the cause.
             let result = match (result, &*https.fault.borrow()) {
                 (Err(Fault::Connection(_)), Some(fault)) => Err(fault.clone()),
@@ -127,7 +146,15 @@ impl Https {
         });
     }
 
-    fn request(&self, octets: Vec<u8>) -> Result<ResponseFuture, h2::Error> {
+    /// Notes that a stream was refused; whether the query is to be sent once more.
+    fn is_patient(&self) -> bool {
+        // A peer may count streams a little longer than its replies let see.
+        self.most.set(self.in_flight.get().max(1));
+        self.refused.set(self.refused.get() + 1);
+        self.refused.get() <= REFUSED_MAX
+    }
+
+    fn request(&self, octets: Bytes) -> Result<ResponseFuture, h2::Error> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -139,7 +166,7 @@ impl Https {
         // A copy has no request that is still to be opened, and so need not wait for that.
         let mut requests = self.requests.clone();
         let (response, mut body) = requests.send_request(request, false)?;
-        body.send_data(octets.into(), true)?;
+        body.send_data(octets, true)?;
         Ok(response)
     }
 
@@ -172,29 +199,57 @@ fn late(stall: Duration) -> Fault {
     Fault::Connection(format!("no reply for {} s", stall.as_secs_f32()))
 }
 
+/// How a stream has ended without a reply.
+enum Ended {
+    //= RFC 9113, 8.7
+    //# The REFUSED_STREAM error code can be included in a RST_STREAM frame to indicate that the
+    //# stream is being closed prior to any processing having occurred. Any request that was sent on
+    //# the reset stream can be safely retried.
+    Refused,
+    Fault(Fault),
+}
+
+impl From<Fault> for Ended {
+    fn from(fault: Fault) -> Ended {
+        Ended::Fault(fault)
+    }
+}
+
+impl From<Ended> for Fault {
+    fn from(ended: Ended) -> Fault {
+        match ended {
+            Ended::Refused => Fault::Connection("it refuses every query".into()),
+            Ended::Fault(fault) => fault,
+        }
+    }
+}
+
 /// The message in a response.
-async fn receive(response: ResponseFuture) -> Result<Vec<u8>, Fault> {
-    let broken = |error: h2::Error| Fault::Connection(error.to_string());
+async fn receive(response: ResponseFuture) -> Result<Vec<u8>, Ended> {
+    let broken = |error: h2::Error| match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => Ended::Refused,
+        _ => Ended::Fault(Fault::Connection(error.to_string())),
+    };
     let response = response.await.map_err(broken)?;
     let (head, mut body) = response.into_parts();
     if head.status != StatusCode::OK {
-        return Err(Fault::Protocol(format!("HTTP status {}", head.status.as_u16())));
+        return Err(Fault::Protocol(format!("HTTP status {}", head.status.as_u16())).into());
     }
     let content = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     if !content.is_some_and(|content| content.eq_ignore_ascii_case(MESSAGE_TYPE.as_bytes())) {
-        return Err(Fault::Protocol(format!("its reply is no {MESSAGE_TYPE}")));
+        return Err(Fault::Protocol(format!("its reply is no {MESSAGE_TYPE}")).into());
     }
     let mut message = Vec::new();
     while let Some(part) = body.data().await {
         let part = part.map_err(broken)?;
         if message.len() + part.len() > MESSAGE_SIZE_MAX {
-            return Err(Fault::Protocol("its reply is longer than a message".into()));
+            return Err(Fault::Protocol("its reply is longer than a message".into()).into());
         }
         message.extend_from_slice(&part);
         let _ = body.flow_control().release_capacity(part.len());
     }
     if message.len() < HEADER_LEN {
-        return Err(Fault::Protocol(format!("a message of {} octets", message.len())));
+        return Err(Fault::Protocol(format!("a message of {} octets", message.len())).into());
     }
     Ok(message)
 }

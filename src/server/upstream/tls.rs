@@ -87,6 +87,9 @@ pub fn server_name(upstream: &Upstream) -> io::Result<ServerName<'static>> {
 pub fn fault(error: &io::Error) -> Fault {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match inner {
+        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) => {
+            Fault::Certificate(reason.to_string())
+        }
         Some(Error::InvalidCertificate(reason)) => Fault::Certificate(reason.to_string()),
         Some(Error::NoCertificatesPresented) => Fault::Certificate("it has none".into()),
         _ => Fault::Connection(format!("TLS: {error}")),

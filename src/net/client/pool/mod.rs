@@ -14,9 +14,10 @@
 //! ```
 //!
 //! A port is drawn in a part of the range of its own, so that those in use lie evenly over all of
-//! it: drawn without that, chance would leave them in clusters that last as long as they do, and the
-//! queries with them. Of a single query nothing is known that would not be otherwise. A query is
-//! identified by its address, its port and its ID; what else comes is counted and reaches nobody.
+//! it: drawn without that, chance would leave them in clusters that last as long as they do, and
+//! the queries with them. Of a single query nothing is known that would not be otherwise. A query
+//! is identified by its address, its port and its ID; what else comes is counted and reaches
+//! nobody.
 
 mod draw;
 mod open;
