@@ -22,6 +22,8 @@ use crate::wire::{LowerName, rtype};
 use super::reply::{Reply, Section, Ttls};
 use super::{Asks, Exchange, Plan, Ticket, Verdict, options_of, room};
 
+/// Recursion is available.
+pub(super) const RA: u8 = 0x80;
 const AD: u8 = 0x20;
 const CD: u8 = 0x10;
 
@@ -123,7 +125,7 @@ impl Shelf<'_> {
         let limit = room(identity, exchange, &plan.query);
         let options = options_of(identity, exchange, &plan.query);
         let mut reply = Reply::new(&mut *exchange.buffer, &plan.query, limit, options);
-        reply.recursion = true;
+        reply.bits = RA;
         match found {
             Found::Answer(entry, ttls, _) => {
                 of_entry(&mut reply, &entry, plan);
@@ -231,8 +233,10 @@ fn of_entry(reply: &mut Reply<'_>, entry: &Entry<'_>, plan: &Plan) {
     //# validating resolvers SHOULD only set the AD bit when a response both meets the conditions
     //# listed in Section 3.2.3 of [RFC4035], and the request contained either a set DO bit or a
     //# set AD bit.
-    reply.authentic = entry.flags() & flag::AUTHENTIC != 0
-        && (plan.header & AD != 0 || plan.query.edns.is_some_and(|edns| edns.dnssec_ok));
+    let wants = plan.header & AD != 0 || plan.query.edns.is_some_and(|edns| edns.dnssec_ok);
+    if wants && entry.flags() & flag::AUTHENTIC != 0 {
+        reply.bits |= AD;
+    }
 }
 
 #[inline]

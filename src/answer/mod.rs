@@ -230,16 +230,22 @@ impl Plan {
 
     /// Pass 1.
     #[inline]
-    fn read(&mut self, snapshot: &Snapshot, exchange: &Exchange<'_>) {
+    fn read(
+        &mut self,
+        snapshot: &Snapshot,
+        recursion: Option<&Recursion>,
+        exchange: &Exchange<'_>,
+    ) {
         self.task = match read_query(exchange.buffer, exchange.query_len, &mut self.name) {
             Ok(query) => {
                 self.query = query;
-                self.asks = asks_of(snapshot, exchange);
+                self.asks = recursion.map_or(Asks::Nothing, |it| asks_of(it, exchange));
                 self.header = exchange.buffer[3];
                 self.decide(snapshot, exchange.transport)
             }
             Err(fault) => {
                 self.query = Query { question_end: HEADER_LEN, ..Query::default() };
+                self.asks = Asks::Nothing;
                 match fault {
                     Fault::TooShort => Task::Drop(DropReason::TooShort),
                     Fault::Response => Task::Drop(DropReason::Response),
@@ -358,8 +364,7 @@ impl Plan {
 
 /// What who sent an exchange may have of names of others.
 #[inline(always)]
-fn asks_of(snapshot: &Snapshot, exchange: &Exchange<'_>) -> Asks {
-    let Some(recursion) = snapshot.recursion() else { return Asks::Nothing };
+fn asks_of(recursion: &Recursion, exchange: &Exchange<'_>) -> Asks {
     let desired = exchange.buffer[2] & 1 != 0;
     match recursion.clients.contains_mapped(exchange.client) {
         true if desired => Asks::All,
@@ -384,9 +389,10 @@ pub fn answer_batch(
 ) {
     let CoreState { counters, sees_private, plans, chain, .. } = core;
     core.due.clear();
+    let recursion = snapshot.recursion();
     let plans = &mut plans[..exchanges.len()];
     for (plan, exchange) in plans.iter_mut().zip(&*exchanges) {
-        plan.read(snapshot, exchange);
+        plan.read(snapshot, recursion, exchange);
     }
     if snapshot.is_spread() {
         prefetch_zones(snapshot, plans);
@@ -406,7 +412,7 @@ pub fn answer_batch(
         wanted: &mut core.wanted,
         scratch: &mut core.scratch,
     };
-    if snapshot.recursion().is_some() {
+    if recursion.is_some() {
         shelf.pin = core.cache.as_mut().map(cache::Reader::pin);
         plans.iter_mut().filter(is_cached).for_each(|plan| shelf.prefetch(plan));
     }
@@ -427,11 +433,11 @@ pub fn answer_batch(
     if plans.iter().any(wants_more) {
         look_ahead(snapshot, plans);
     }
-    if snapshot.recursion().is_some() {
+    if recursion.is_some() {
         plans.iter_mut().filter(is_cached).for_each(|plan| shelf.prefetch_entry(plan));
     }
     for (index, (plan, exchange)) in plans.iter().zip(exchanges).enumerate() {
-        exchange.verdict = match snapshot.recursion() {
+        exchange.verdict = match recursion {
             Some(recursion) if plan.is_elsewhere(snapshot, recursion) => {
                 let (verdict, rcode, truncated) =
                     shelf.answer(snapshot, recursion, plan, index, exchange);
@@ -570,7 +576,9 @@ fn write(
     let limit = room(identity, exchange, &plan.query);
     let options = options_of(identity, exchange, &plan.query);
     let mut reply = Reply::new(&mut *exchange.buffer, &plan.query, limit, options);
-    reply.recursion = plan.asks != Asks::Nothing;
+    if plan.asks != Asks::Nothing {
+        reply.bits = cached::RA;
+    }
     let mut question_count = 1;
     match plan.task {
         Task::Code(rcode, ede, questions) => {

@@ -121,10 +121,8 @@ pub struct Reply<'a> {
     pub rcode: Rcode,
     /// AA.
     pub authoritative: bool,
-    /// RA.
-    pub recursion: bool,
-    /// AD.
-    pub authentic: bool,
+    /// RA and AD, as they stand in the header's fourth octet.
+    pub bits: u8,
     /// TC.
     pub truncated: bool,
     /// An Extended DNS Error to explain the code.
@@ -166,8 +164,7 @@ impl<'a> Reply<'a> {
             edns: query.edns,
             rcode: 0,
             authoritative: false,
-            recursion: false,
-            authentic: false,
+            bits: 0,
             truncated: false,
             ede: None,
             ede_options: &[],
@@ -477,10 +474,7 @@ impl<'a> Reply<'a> {
             | u8::from(self.truncated) << 1;
         //= RFC 4035, 3.1.6
         //# The CD bit ... MUST be copied
-        header[3] = header[3] & 0x10
-            | u8::from(self.recursion) << 7
-            | u8::from(self.authentic) << 5
-            | (self.rcode & 0xF) as u8;
+        header[3] = header[3] & 0x10 | self.bits | (self.rcode & 0xF) as u8;
         header[4..6].copy_from_slice(&[0, question_count]);
         for (section, count) in self.counts.iter().enumerate() {
             header[6 + section * 2..8 + section * 2].copy_from_slice(&count.to_be_bytes());
@@ -512,7 +506,7 @@ impl<'a> Reply<'a> {
             self.buffer[at + 4..at + 6].copy_from_slice(&code.to_be_bytes());
             at += EDE_LEN;
         }
-        if at + self.ede_options.len() <= self.limit + OPT_LEN {
+        if !self.ede_options.is_empty() && at + self.ede_options.len() <= self.limit + OPT_LEN {
             let end = at + self.ede_options.len();
             self.buffer[at..end].copy_from_slice(self.ede_options);
             at = end;

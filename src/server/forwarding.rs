@@ -24,7 +24,7 @@ use crate::cache::{self, Cache, Holding, TtlBounds, dump};
 use crate::memory::epoch::Reader;
 use crate::net::Replier;
 use crate::net::client::pool::{PoolOptions, PortPool, Way};
-use crate::resolver::{Forward, Forwarder, Random, Upstream};
+use crate::resolver::{Carrier, Forward, Forwarder, Random, Upstream};
 use crate::snapshot::{Elsewhere, Recursion, Snapshot};
 use crate::wire::{LowerName, Name};
 use crate::zone::HashKey;
@@ -37,7 +37,7 @@ use super::misses::Misses;
 use super::report::say;
 use super::resolving::{self, Outstanding, ResolveCounters, Resolving, Terms};
 use super::upstream::{StreamOptions, Streams};
-use super::{interfaces, special};
+use super::{interfaces, ports, special};
 
 /// What clients get that may ask for names of others; `None`: nobody may.
 pub fn recursion(config: &Config, key: HashKey) -> Option<Arc<Recursion>> {
@@ -256,9 +256,18 @@ pub fn run(
         }),
     );
     debug_assert_eq!(upstreams.len(), forwarder.upstreams().count());
-    let addresses: Vec<SocketAddr> = upstreams.iter().map(|it| it.address).collect();
+    // Those that are asked otherwise need no ports.
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    let places = upstreams.iter().map(|upstream| {
+        (upstream.carrier == Carrier::Udp).then(|| {
+            addresses.push(upstream.address);
+            addresses.len() - 1
+        })
+    });
+    let pool_places = places.collect();
     let options = PoolOptions {
         ports: config.ports,
+        avoid: ports::avoided(),
         sources: config.sources.clone(),
         ..PoolOptions::default()
     };
@@ -279,6 +288,7 @@ pub fn run(
         repliers: made.repliers,
         forwarder,
         pool,
+        pool_places,
         streams,
         terms: config.terms.clone(),
         rebinding: config.rebinding.clone(),

@@ -34,6 +34,7 @@ mod members;
 mod misses;
 mod notify;
 mod places;
+mod ports;
 mod report;
 mod resolving;
 mod secondary;

@@ -96,6 +96,8 @@ pub struct Resolving {
     pub forwarder: Forwarder,
     /// Questions over UDP.
     pub pool: PortPool,
+    /// Where in the pool each upstream is that is asked over UDP.
+    pub pool_places: Vec<Option<usize>>,
     /// Questions over everything else.
     pub streams: Streams,
     /// What is particular to forwards.
@@ -289,17 +291,18 @@ impl Driver {
         (upstream, carrier): (usize, Carrier),
         message: Vec<u8>,
     ) -> io::Result<()> {
-        let Resolving { pool, streams, forwarder, .. } = &mut self.parts;
-        if carrier != Carrier::Udp {
+        let Resolving { pool, streams, forwarder, pool_places, .. } = &mut self.parts;
+        let place = pool_places.get(upstream).copied().flatten();
+        let Some(place) = place.filter(|_| carrier == Carrier::Udp) else {
             if !streams.send(exchange.0, upstream, message) {
                 forwarder.on_fault(now, exchange, Fault::NoRoom);
             }
             return Ok(());
-        }
-        let mut queued = pool.queue(upstream, exchange.0, &message);
+        };
+        let mut queued = pool.queue(place, exchange.0, &message);
         if queued == Err(Unqueued::BatchFull) {
             pool.flush()?;
-            queued = pool.queue(upstream, exchange.0, &message);
+            queued = pool.queue(place, exchange.0, &message);
         }
         if queued.is_err() {
             forwarder.on_fault(now, exchange, Fault::NoRoom);
