@@ -16,7 +16,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,8 +27,8 @@ use ring53::wire::{Name, rtype};
 use process::{Process, run};
 use support::{Random, seed};
 use upstream::{
-    Asked, Forwarding, Upstream, address_in, ask_many, numbered, octets_of, query_of, resident,
-    soa, streamed, truth, truth_of, write_config,
+    Asked, Ends, Forwarding, Upstream, address_in, alone, ask_many, numbered, octets_of, query_of,
+    resident, soa, streamed, truth, truth_of, write_config,
 };
 
 const MIB: u64 = 1 << 20;
@@ -40,12 +39,6 @@ fn scale(variable: &str, default: u64) -> u64 {
     let number = given.unwrap_or(default);
     println!("{number} ({variable})");
     number
-}
-
-/// One test at a time: what is in memory is the whole process's.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// No more than a tenth more than `memory`.
@@ -177,6 +170,7 @@ fn what_comes_and_goes_has_the_memory_there_is() {
     let (over, hits) = (AtomicBool::new(false), AtomicU64::new(0));
     let begun = Instant::now();
     thread::scope(|scope| {
+        let ends = Ends(&over);
         // Somebody reads all the time: what is used is kept, and nothing is freed under a reader.
         scope.spawn(|| {
             let (mut reader, mut random) = (cache.reader().unwrap(), Random(7));
@@ -210,7 +204,7 @@ fn what_comes_and_goes_has_the_memory_there_is() {
             let grown = resident(std::process::id()).saturating_sub(before);
             assert!(grown <= memory + memory / 10, "{grown} octets of {memory}");
         }
-        over.store(true, Ordering::Relaxed);
+        drop(ends);
         println!("{kept} kept, {} read: {:?}", hits.load(Ordering::Relaxed), cache.counts());
     });
     assert!(hits.load(Ordering::Relaxed) > 0);
@@ -266,8 +260,9 @@ fn flood(memory: u64, asks: &(dyn Fn(SocketAddr) + Sync)) {
             }
             most
         });
+        let ends = Ends(&over);
         asks(forwarding.address);
-        over.store(true, Ordering::Relaxed);
+        drop(ends);
         watch.join().unwrap()
     });
     let stats = stats(&forwarding.config());

@@ -23,10 +23,14 @@ use ring53::wire::message::{CLASS_IN, Message, Section, Writer, header};
 use ring53::wire::rtype;
 
 use support::{Random, seed};
-use upstream::{Forwarding, RA, Upstream, address_in, ask_many, numbered, truth, truth_of};
+use upstream::{
+    Ends, Forwarding, RA, Upstream, address_in, alone, ask_many, numbered, truth, truth_of,
+};
 
 /// What forgers want to be believed.
 const FORGED: [u8; 4] = [203, 0, 113, 66];
+/// Forgeries in a second.
+const RATE: u64 = 100_000;
 /// How long the true reply takes.
 const DELAY: Duration = Duration::from_millis(20);
 
@@ -94,9 +98,15 @@ impl Scene {
         }
     }
 
-    /// Sends forgeries for questions that wait, without a pause.
+    /// Sends forgeries for questions that wait, as many as [`RATE`] says.
     fn forge(&self, random: &mut Random) {
+        let begun = Instant::now();
         while self.goes_on() {
+            let due = begun.elapsed().as_micros() as u64 * RATE / 1_000_000;
+            if self.sent.each().iter().sum::<u64>() >= due {
+                thread::sleep(Duration::from_micros(200));
+                continue;
+            }
             let target = {
                 let mut waiting = self.waiting.lock().unwrap();
                 let count = waiting.len() as u64;
@@ -125,23 +135,22 @@ impl Scene {
             let _ = self.socket.send_to(&reply(wrong, &name, FORGED), target.from);
             count(&self.sent.wrong_id);
         }
-        // Some port, and one that has been used: it may be open still, with another question on it.
-        let used = {
+        // A port that has been used: it may be open still, with another question on it.
+        let port = {
             let ports = self.ports.lock().unwrap();
             ports[random.below(ports.len() as u64) as usize]
         };
-        for port in [1024 + random.below(64_512) as u16, used] {
-            if port != target.from.port() {
-                let to = SocketAddr::new(target.from.ip(), port);
-                let _ = self.socket.send_to(&reply(right, &name, FORGED), to);
-                count(&self.sent.wrong_port);
-            }
+        if port != target.from.port() {
+            let to = SocketAddr::new(target.from.ip(), port);
+            let _ = self.socket.send_to(&reply(right, &name, FORGED), to);
+            count(&self.sent.wrong_port);
         }
         for other in &self.others {
             let _ = other.send_to(&reply(right, &name, FORGED), target.from);
             count(&self.sent.wrong_source);
         }
-        if target.told <= 2 {
+        // Many of these in a row, and the upstream would be left alone: it says what is not true.
+        if target.told == 1 && right % 4 == 0 {
             let other = [b"\x05other", &name[..]].concat();
             let _ = self.socket.send_to(&reply(right, &other, FORGED), target.from);
             count(&self.sent.wrong_question);
@@ -179,12 +188,14 @@ fn scene() -> (Scene, SocketAddr, TcpListener) {
 
 #[test]
 fn forged_replies_are_not_believed() {
+    let _alone = alone();
     let names = 4000;
     let mut random = Random(seed());
     let (scene, address, _listener) = scene();
     let forwarding = Forwarding::start(address, "");
     let begun = Instant::now();
     let took = thread::scope(|scope| {
+        let ends = Ends(&scene.ended);
         scope.spawn(|| scene.answer());
         scope.spawn(|| scene.forge(&mut random));
         ask_many(
@@ -198,7 +209,7 @@ fn forged_replies_are_not_believed() {
             },
         );
         let took = begun.elapsed();
-        scene.ended.store(true, Ordering::SeqCst);
+        drop(ends);
         took
     });
     let sent = scene.sent.each();
@@ -207,7 +218,9 @@ fn forged_replies_are_not_believed() {
         "wrong ID, port, question, source: {sent:?} forgeries for {names} questions in {took:.1?}, \
          {rate:.0} a second"
     );
-    assert!(sent.iter().all(|count| *count > names), "{sent:?}: the forger has done too little");
+    let least = [names * 10, names, names / 8, names];
+    let is_enough = sent.iter().zip(least).all(|(sent, least)| *sent > least);
+    assert!(is_enough, "{sent:?}: the forger has done too little");
     // What is in the cache is the truth as well: nobody is asked any more.
     let asked = scene.ports.lock().unwrap().len();
     ask_many(
@@ -309,6 +322,7 @@ fn ask_over_tcp(server: SocketAddr, count: u64) {
 
 #[test]
 fn ports_and_ids_are_uniform() {
+    let _alone = alone();
     let (each, over_tcp) = (45_000, 10_000);
     let samples = std::sync::Arc::new(Mutex::new(Vec::<Sample>::new()));
     let (told, seen) = std::sync::mpsc::channel();
@@ -322,13 +336,15 @@ fn ports_and_ids_are_uniform() {
     let (first, last) = (cores[0], cores[cores.len().min(2) - 1]);
     let list = if first == last { format!("{first}") } else { format!("{first}, {last}") };
     thread::scope(|scope| {
+        let ends = Ends(&ended);
         scope.spawn(|| {
             let mut octets = [0; 4096];
             told.send(()).unwrap();
             while !ended.load(Ordering::SeqCst) {
                 let Ok((len, from)) = socket.recv_from(&mut octets) else { continue };
                 let query = Message::new(&octets[..len]).unwrap();
-                let name = query.question().unwrap().unwrap().name.to_vec();
+                let Ok(Some(question)) = query.question() else { continue };
+                let name = question.name.to_vec();
                 let group = name[1].to_ascii_lowercase();
                 if [b'a', b'b', b't'].contains(&group) {
                     let (port, id) = (from.port(), query.id());
@@ -348,7 +364,7 @@ fn ports_and_ids_are_uniform() {
         });
         let said = upstream::counters(&forwarding.server);
         said.lines().filter(|line| line.contains("counters core")).for_each(|it| println!("{it}"));
-        ended.store(true, Ordering::SeqCst);
+        drop(ends);
     });
     let samples = samples.lock().unwrap().clone();
     println!("{} samples on cores {list}", samples.len());
@@ -373,7 +389,7 @@ fn judge(samples: &[Sample]) {
     assert_uniform("ports, one after the other", 256, pairs().map(next));
     let ports: std::collections::BTreeSet<u16> = samples.iter().map(|it| it.port).collect();
     println!("{} different ports", ports.len());
-    assert!(ports.len() > 4096, "{} ports", ports.len());
+    assert!(ports.len() >= 4000, "{} ports", ports.len());
     assert_alike("ports", 64, samples, |it| port(it, 64));
     assert_alike("IDs", 64, samples, |it| id(it, 64));
     // Drawn by one thread for its own, each group would have its own ports.
