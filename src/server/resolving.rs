@@ -32,6 +32,7 @@ use crate::resolver::{
 };
 use crate::snapshot::Snapshot;
 use crate::wire::message::CLASS_IN;
+use crate::wire::rcode::EDE_NETWORK_ERROR;
 use crate::wire::{LowerName, Name};
 
 use super::misses::{Back, Miss, Misses};
@@ -49,6 +50,9 @@ const BUDGET: u16 = 12;
 const STALE_RECHECK: Duration = Duration::from_secs(4);
 /// Questions of which that is remembered.
 const STALE_REMEMBERED_MAX: usize = 1 << 16;
+/// What clients are told of an answer that cannot be used: an Extended DNS Error.
+const UNUSABLE: (u16, &str) =
+    (EDE_NETWORK_ERROR, "the answer of the upstream is cut short, or cannot be used");
 /// Queries that wait for each question that may be in flight, all questions taken together.
 const WAITERS_PER_QUESTION: usize = 8;
 /// Clients whose questions are counted are forgotten when they have none; room for so many more.
@@ -602,7 +606,9 @@ impl Driver {
         if has_stale {
             self.flights.remember(key.hash(), now);
         }
-        prepared.failure(&key, now, bounds.failure, &texts);
+        // Clients are told why, also if an upstream has answered what cannot be used.
+        let texts = if texts.is_empty() { &[UNUSABLE][..] } else { &texts };
+        prepared.failure(&key, now, bounds.failure, texts);
         !has_stale
     }
 }
