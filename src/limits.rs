@@ -268,8 +268,8 @@ pub const QUESTION_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Octets of the cache unless configured: some 200,000 answers, and small for any machine.
 pub const CACHE_MEMORY_DEFAULT: usize = 64 << 20;
-/// The least that may be configured.
-pub const CACHE_MEMORY_MIN: usize = 1 << 20;
+/// The least that may be configured: what its table and segments are made for.
+pub const CACHE_MEMORY_MIN: usize = 4 << 20;
 /// The most.
 pub const CACHE_MEMORY_MAX: usize = 1 << 40;
 /// The highest of least TTLs: past an hour names that move are lost too long.

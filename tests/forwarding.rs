@@ -4,198 +4,25 @@
 #[path = "support/process.rs"]
 mod process;
 mod support;
+#[path = "support/upstream.rs"]
+mod upstream;
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::net::UdpSocket;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::Message as Parsed;
-use hickory_proto::rr::rdata::opt::EdnsOption;
 use nix::sys::signal::Signal;
-use ring53::wire::message::{CLASS_IN, Message, Section, Writer, header};
-use ring53::wire::{Name, rtype};
 
-use process::{PATIENCE, Process, ask, ask_stream, connect, framed, question, read, receive, run};
-
-//----------- Upstream -------------------------------------------------------
-
-/// Answers every name: `nx...` does not exist, `none...` has no records, `big...` needs TCP.
-struct Upstream {
-    address: SocketAddr,
-    state: Arc<State>,
-}
-
-#[derive(Default)]
-struct State {
-    asked: AtomicUsize,
-    over_tcp: AtomicUsize,
-    delay_ms: AtomicU64,
-    is_deaf: AtomicBool,
-    ttl: AtomicU64,
-    ends: AtomicBool,
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.state.ends.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Upstream {
-    fn start() -> Upstream {
-        let (socket, listener) = loop {
-            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            if let Ok(listener) = TcpListener::bind(socket.local_addr().unwrap()) {
-                break (socket, listener);
-            }
-        };
-        let address = socket.local_addr().unwrap();
-        let state = Arc::new(State::default());
-        state.ttl.store(300, Ordering::SeqCst);
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let (of_udp, of_tcp) = (Arc::clone(&state), Arc::clone(&state));
-        thread::spawn(move || datagrams(&socket, &of_udp));
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let state = Arc::clone(&of_tcp);
-                let mut stream = stream;
-                thread::spawn(move || {
-                    while let Some(query) = receive(&mut stream) {
-                        state.over_tcp.fetch_add(1, Ordering::SeqCst);
-                        let reply = framed(&answer(&query, &state, true));
-                        if stream.write_all(&reply).is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
-        });
-        Upstream { address, state }
-    }
-
-    fn asked(&self) -> usize {
-        self.state.asked.load(Ordering::SeqCst)
-    }
-}
-
-fn datagrams(socket: &UdpSocket, state: &Arc<State>) {
-    let mut octets = [0; 4096];
-    while !state.ends.load(Ordering::SeqCst) {
-        let Ok((len, from)) = socket.recv_from(&mut octets) else { continue };
-        if state.is_deaf.load(Ordering::SeqCst) {
-            continue;
-        }
-        state.asked.fetch_add(1, Ordering::SeqCst);
-        let reply = answer(&octets[..len], state, false);
-        let delay = Duration::from_millis(state.delay_ms.load(Ordering::SeqCst));
-        let (socket, wait) = (socket.try_clone().unwrap(), !delay.is_zero());
-        let send = move || {
-            thread::sleep(delay);
-            let _ = socket.send_to(&reply, from);
-        };
-        if wait {
-            thread::spawn(send);
-        } else {
-            send();
-        }
-    }
-}
-
-fn answer(query: &[u8], state: &State, over_tcp: bool) -> Vec<u8> {
-    let message = Message::new(query).unwrap();
-    let asked = message.question().unwrap().unwrap();
-    let label = String::from_utf8_lossy(&asked.name[1..=usize::from(asked.name[0])]).to_lowercase();
-    let ttl = state.ttl.load(Ordering::SeqCst) as u32;
-    let code = if label.starts_with("nx") { 3 } else { 0 };
-    let flags = header::QR | header::RD | 0x80 | code;
-    let is_big = label.starts_with("big");
-    let mut writer =
-        Writer::new(message.id(), if is_big && !over_tcp { flags | header::TC } else { flags });
-    writer.question(&asked.name, asked.qtype, CLASS_IN);
-    if label.starts_with("nx") || label.starts_with("none") || asked.qtype != rtype::A {
-        let soa = [&b"\x01a\0\x01b\0"[..], &[0; 16], &30u32.to_be_bytes()].concat();
-        writer.record(Section::Authority, b"\0", rtype::SOA, ttl, &soa);
-    } else if !is_big || over_tcp {
-        let count = if is_big { 200 } else { 1 };
-        for last in 0..count {
-            let address =
-                if label.starts_with("inside") { [10, 0, 0, 1] } else { [192, 0, 2, last] };
-            writer.record(Section::Answer, &asked.name, rtype::A, ttl, &address);
-        }
-    }
-    writer.opt(1232, None);
-    writer.into_octets()
-}
-
-//----------- Server ---------------------------------------------------------
-
-struct Forwarding {
-    _server: Process,
-    address: SocketAddr,
-    directory: tempfile::TempDir,
-}
+use process::{PATIENCE, Process, ask, ask_stream, connect, framed, read, receive, run};
+use upstream::{
+    Forwarding, Upstream, ask_recursively, desired, edes, reply_of, with_opt, write_config,
+};
 
 fn forwarding(upstream: &Upstream, more: &str) -> Forwarding {
-    let directory = tempfile::tempdir().unwrap();
-    let config = write_config(directory.path(), upstream, more);
-    let server = Process::start(&["--config", &config]);
-    let address = server.address();
-    Forwarding { _server: server, address, directory }
-}
-
-fn write_config(directory: &Path, upstream: &Upstream, more: &str) -> String {
-    let file = directory.join("ring53.toml");
-    let text = format!(
-        "version = 1\n[server]\nlisten = [\"127.0.0.1:0\"]\ncores = [0]\nstate = \"state\"\n{more}\n\
-         [[forward]]\nzone = \".\"\nto = [\"{}\"]\n",
-        upstream.address
-    );
-    fs::write(&file, text).unwrap();
-    file.to_str().unwrap().into()
-}
-
-fn reply_of(server: SocketAddr, query: &[u8]) -> Parsed {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(server).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.send(query).unwrap();
-    let mut octets = [0; 4096];
-    let len = socket.recv(&mut octets).unwrap();
-    Parsed::from_vec(&octets[..len]).unwrap()
-}
-
-/// A question for the A of `name`, with OPT.
-fn with_opt(name: &str) -> Vec<u8> {
-    let mut writer = Writer::new(9, header::RD);
-    writer.question(name.parse::<Name>().unwrap().as_wire(), rtype::A, CLASS_IN);
-    writer.opt(1232, None);
-    writer.into_octets()
-}
-
-fn desired(name: &str) -> Vec<u8> {
-    let mut query = question(7, name);
-    query[2] |= 1;
-    query
-}
-
-fn ask_recursively(server: SocketAddr, name: &str) -> (u16, Vec<String>) {
-    let reply = reply_of(server, &desired(name));
-    read(&reply.to_vec().unwrap())
-}
-
-/// Codes of the Extended DNS Errors.
-fn edes(reply: &Parsed) -> Vec<u16> {
-    let edns = reply.extensions().as_ref().unwrap();
-    let code = |option: &EdnsOption| match option {
-        EdnsOption::Unknown(15, octets) => Some(u16::from_be_bytes([octets[0], octets[1]])),
-        _ => None,
-    };
-    edns.options().as_ref().iter().filter_map(|(_, option)| code(option)).collect()
+    Forwarding::start(upstream.address, more)
 }
 
 //----------- Tests ----------------------------------------------------------
@@ -224,14 +51,10 @@ fn what_was_answered_once_is_not_asked_again() {
     // Without RD nobody finds out what is there.
     assert_eq!(ask(address, "www.example.").0, 5);
     assert_eq!(upstream.asked(), 3);
-    let flushed = run(&["cache", "flush", "www.example.", "--config", &config_of(&forwarding)]);
+    let flushed = run(&["cache", "flush", "www.example.", "--config", &forwarding.config()]);
     assert_eq!(flushed.status.code(), Some(0), "{flushed:?}");
     ask_recursively(address, "www.example.");
     assert_eq!(upstream.asked(), 4);
-}
-
-fn config_of(forwarding: &Forwarding) -> String {
-    forwarding.directory.path().join("ring53.toml").to_str().unwrap().into()
 }
 
 #[test]
@@ -356,7 +179,7 @@ fn private_addresses_do_not_come_from_outside() {
 fn the_cache_is_there_after_a_restart() {
     let upstream = Upstream::start();
     let directory = tempfile::tempdir().unwrap();
-    let config = write_config(directory.path(), &upstream, "[cache]\nsave = \"cache\"\n");
+    let config = write_config(directory.path(), upstream.address, "[cache]\nsave = \"cache\"\n");
     for round in 0..2 {
         let mut server = Process::start(&["--config", &config]);
         let address = server.address();

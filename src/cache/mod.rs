@@ -19,7 +19,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::CACHE_MEMORY_MIN;
 use crate::memory::store::{Counts, Found, Item, Keep, Store, StorePin, StoreReader};
+
+// Nobody gets more memory than was configured.
+const _: () = assert!(CACHE_MEMORY_MIN >= crate::memory::store::MEMORY_MIN);
 
 /// The second of the cache's clock at which `now` counts from zero: entries that were loaded are
 /// older than the process.

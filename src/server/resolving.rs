@@ -32,6 +32,7 @@ use crate::resolver::{
 };
 use crate::snapshot::Snapshot;
 use crate::wire::message::CLASS_IN;
+use crate::wire::rcode::EDE_NETWORK_ERROR;
 use crate::wire::{LowerName, Name};
 
 use super::misses::{Back, Miss, Misses};
@@ -49,6 +50,11 @@ const BUDGET: u16 = 12;
 const STALE_RECHECK: Duration = Duration::from_secs(4);
 /// Questions of which that is remembered.
 const STALE_REMEMBERED_MAX: usize = 1 << 16;
+/// What clients are told of an answer that cannot be used: an Extended DNS Error.
+const UNUSABLE: (u16, &str) =
+    (EDE_NETWORK_ERROR, "the answer of the upstream is cut short, or cannot be used");
+/// Queries that wait for each question that may be in flight, all questions taken together.
+const WAITERS_PER_QUESTION: usize = 8;
 /// Clients whose questions are counted are forgotten when they have none; room for so many more.
 const CLIENTS_SPARE: usize = 1024;
 
@@ -139,6 +145,13 @@ pub struct ResolveCounters {
     pub blocked: AtomicU64,
     /// Questions in flight.
     pub in_flight: AtomicU64,
+    /// Datagrams from upstreams with an ID that no question on their port has; those that come
+    /// after their question has ended are left out, as far as it is remembered.
+    pub unmatched: AtomicU64,
+    /// Datagrams from upstreams, with the right ID, that were not believed.
+    pub declined: AtomicU64,
+    /// Datagrams from upstreams that were longer than a reply may be.
+    pub oversized: AtomicU64,
 }
 
 impl ResolveCounters {
@@ -157,6 +170,9 @@ impl ResolveCounters {
             ("refused", &self.refused),
             ("blocked", &self.blocked),
             ("in_flight", &self.in_flight),
+            ("unmatched", &self.unmatched),
+            ("declined", &self.declined),
+            ("oversized", &self.oversized),
         ]
         .into_iter()
         .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
@@ -173,6 +189,8 @@ struct Flight {
     waiters: Vec<Waiter>,
     /// On whose account it is.
     client: Option<IpAddr>,
+    /// Who waited has been answered with what is stale; so is whoever comes.
+    is_late: bool,
 }
 
 /// Who waits.
@@ -189,6 +207,8 @@ struct Flights {
     by_id: HashMap<u64, Flight>,
     by_hash: HashMap<u64, u64>,
     next: u64,
+    /// Queries that wait, of all of them.
+    waiting: usize,
     clients: HashMap<IpAddr, u32>,
     /// When waiters get what is stale, the earliest first: all wait equally long.
     impatient: VecDeque<(Duration, u64)>,
@@ -263,6 +283,11 @@ impl Driver {
             }
             Err(fault) => forwarder.on_fault(now, ExchangeId(exchange), fault),
         });
+        let of_pool = pool.counters();
+        let counters = &self.parts.counters;
+        counters.unmatched.store(of_pool.unmatched, Ordering::Relaxed);
+        counters.declined.store(of_pool.declined, Ordering::Relaxed);
+        counters.oversized.store(of_pool.oversized, Ordering::Relaxed);
         Ok(())
     }
 
@@ -392,8 +417,13 @@ impl Driver {
             && let Some(flight) = self.flights.by_id.get_mut(&id)
             && flight.wanted.key() == self.parts.core.wanted.key()
         {
-            if flight.waiters.len() < self.parts.outstanding.all {
+            if flight.is_late {
+                count(&self.parts.counters.stale);
+                return self.settle(waiter, now);
+            }
+            if self.flights.waiting < WAITERS_PER_QUESTION * self.parts.outstanding.all {
                 count(&self.parts.counters.joined);
+                self.flights.waiting += 1;
                 flight.waiters.push(waiter);
                 return;
             }
@@ -410,7 +440,7 @@ impl Driver {
         *self.flights.clients.entry(waiter.client).or_default() += 1;
         count(&self.parts.counters.asked);
         let client = Some(waiter.client);
-        self.launch(Flight { wanted, waiters: vec![waiter], client }, hash, now);
+        self.launch(Flight { wanted, waiters: vec![waiter], client, is_late: false }, hash, now);
     }
 
     /// Asks for an answer that is fresh still, and that nobody waits for.
@@ -421,7 +451,8 @@ impl Driver {
         let is_roomy = self.flights.by_id.len() < self.parts.outstanding.all / 2;
         if is_roomy && !self.flights.by_hash.contains_key(&hash) {
             count(&self.parts.counters.prefetched);
-            self.launch(Flight { wanted, waiters: Vec::new(), client: None }, hash, now);
+            let (waiters, client, is_late) = (Vec::new(), None, false);
+            self.launch(Flight { wanted, waiters, client, is_late }, hash, now);
         }
     }
 
@@ -438,6 +469,7 @@ impl Driver {
         let id = self.flights.next;
         self.flights.next += 1;
         if !flight.waiters.is_empty() {
+            self.flights.waiting += flight.waiters.len();
             let at = now + self.parts.outstanding.stale_after;
             self.flights.impatient.push_back((at, id));
         }
@@ -491,7 +523,10 @@ impl Driver {
             {
                 continue;
             }
-            for waiter in std::mem::take(&mut flight.waiters) {
+            flight.is_late = true;
+            let waiters = std::mem::take(&mut flight.waiters);
+            self.flights.waiting -= waiters.len();
+            for waiter in waiters {
                 count(&self.parts.counters.stale);
                 self.settle(waiter, now);
             }
@@ -503,6 +538,7 @@ impl Driver {
         let Some(flight) = self.flights.by_id.remove(&id) else { return };
         let key = flight.wanted.key();
         self.flights.by_hash.remove(&key.hash());
+        self.flights.waiting -= flight.waiters.len();
         self.flights.leave(flight.client);
         self.parts.counters.in_flight.store(self.flights.by_id.len() as u64, Ordering::Relaxed);
         let mut prepared = std::mem::take(&mut self.prepared);
@@ -573,7 +609,9 @@ impl Driver {
         if has_stale {
             self.flights.remember(key.hash(), now);
         }
-        prepared.failure(&key, now, bounds.failure, &texts);
+        // Clients are told why, also if an upstream has answered what cannot be used.
+        let texts = if texts.is_empty() { &[UNUSABLE][..] } else { &texts };
+        prepared.failure(&key, now, bounds.failure, texts);
         !has_stale
     }
 }

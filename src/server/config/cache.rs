@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn errors_name_the_place_and_the_bounds() {
         for (text, expected) in [
-            ("memory = \"0MiB\"", "ring53.toml:6:10: memory: expected a size from 1048576 to"),
+            ("memory = \"0MiB\"", "ring53.toml:6:10: memory: expected a size from 4194304 to"),
             (
                 "ttl_min = \"2h\"",
                 "ring53.toml:6:11: ttl_min: expected a time from \"0s\" to \"1h\"",
