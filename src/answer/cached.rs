@@ -61,6 +61,8 @@ pub(super) struct Shelf<'a> {
     pub pin: Option<Pin<'a>>,
     pub given: Option<&'a Prepared>,
     pub misses: Misses,
+    /// Questions that were answered from it.
+    pub hits: u64,
     /// The second of the cache's clock.
     pub now: u32,
     pub due: &'a mut ArrayVec<(u8, u8), BATCH_COUNT_MAX>,
@@ -126,6 +128,7 @@ impl Shelf<'_> {
         reply.recursion = true;
         match found {
             Found::Answer(entry, ttls, _) => {
+                self.hits += 1;
                 of_entry(&mut reply, &entry, plan);
                 mark_stale(&mut reply, &entry, ttls);
                 reply.ede_options = entry.ede_options();
@@ -157,6 +160,7 @@ impl Shelf<'_> {
         let how = (self.misses, self.now);
         match find(self.pin.as_ref(), self.given, how, &key, recursion) {
             Found::Answer(entry, ttls, _) => {
+                self.hits += 1;
                 of_entry(reply, &entry, plan);
                 mark_stale(reply, &entry, ttls);
                 if append_records(reply, self.scratch, &entry, ttls, (section, at)).is_none() {

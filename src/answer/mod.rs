@@ -401,6 +401,7 @@ pub fn answer_batch(
         pin: None,
         given: core.given.as_deref(),
         misses: core.misses,
+        hits: 0,
         now: cache::second(now),
         due: &mut core.due,
         wanted: &mut core.wanted,
@@ -443,6 +444,9 @@ pub fn answer_batch(
             }
             _ => write(snapshot, plan, chain, exchange, counters, &mut shelf),
         };
+    }
+    if shelf.hits > 0 {
+        counters.count_cached(shelf.hits);
     }
 }
 

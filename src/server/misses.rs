@@ -12,6 +12,8 @@ use crate::limits::{HEADER_LEN, NAME_LEN_MAX};
 use crate::net::Origin;
 use crate::net::client::Waker;
 
+use super::resolving::orders::Orders;
+
 /// Octets of header, question and OPT with two empty options.
 pub const MISS_LEN_MAX: usize = HEADER_LEN + NAME_LEN_MAX + 4 + 11 + 8;
 
@@ -63,12 +65,15 @@ impl Miss {
 pub struct Misses {
     queue: ArrayQueue<Miss>,
     waker: Waker,
+    /// What the thread that pops is asked for beside them.
+    pub orders: Orders,
 }
 
 impl Misses {
     /// Room for `count`; `waker` ends the wait of the thread that pops.
     pub fn new(count: usize, waker: Waker) -> Misses {
-        Misses { queue: ArrayQueue::new(count), waker }
+        let orders = Orders::new(waker.clone());
+        Misses { queue: ArrayQueue::new(count), waker, orders }
     }
 
     /// How many have room now; others may take it.

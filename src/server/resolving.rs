@@ -15,6 +15,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use crate::answer::{
@@ -36,6 +37,10 @@ use crate::wire::{LowerName, Name};
 
 use super::misses::{Back, Miss, Misses};
 use super::upstream::Streams;
+
+use orders::Told;
+
+pub mod orders;
 
 /// Misses taken in one turn.
 const TURN_COUNT_MAX: usize = 256;
@@ -202,6 +207,8 @@ struct Driver {
     flights: Flights,
     prepared: Box<Prepared>,
     buffer: Box<[u8]>,
+    /// Questions whose attempts are written down, and who is told of them.
+    traced: Vec<(u64, Wanted, SyncSender<Told>)>,
 }
 
 /// Resolves until `stop` is set.
@@ -211,6 +218,7 @@ pub fn run(parts: Resolving, stop: &AtomicBool) -> io::Result<()> {
         flights: Flights::default(),
         prepared: Box::default(),
         buffer: vec![0; MESSAGE_SIZE_MAX].into(),
+        traced: Vec::new(),
     };
     while !stop.load(Ordering::Relaxed) {
         driver.turn()?;
@@ -228,10 +236,13 @@ impl Driver {
         self.arrivals(now)?;
         for _ in 0..TURN_COUNT_MAX {
             let Some(miss) = self.parts.misses.pop() else { break };
-            count(&self.parts.counters.misses);
+            if !matches!(miss.back, Back::Nobody) {
+                count(&self.parts.counters.misses);
+            }
             let waiter = Waiter { client: client_of(&miss), miss, rounds: 0 };
             self.take(waiter, now);
         }
+        self.obey_all(now);
         self.parts.forwarder.on_time(now);
         self.actions(now)?;
         self.be_patient(now);
@@ -407,7 +418,7 @@ impl Driver {
         *self.flights.clients.entry(waiter.client).or_default() += 1;
         count(&self.parts.counters.asked);
         let client = Some(waiter.client);
-        self.launch(Flight { wanted, waiters: vec![waiter], client }, hash, now);
+        self.launch(Flight { wanted, waiters: vec![waiter], client }, hash, now, false);
     }
 
     /// Asks for an answer that is fresh still, and that nobody waits for.
@@ -418,35 +429,35 @@ impl Driver {
         let is_roomy = self.flights.by_id.len() < self.parts.outstanding.all / 2;
         if is_roomy && !self.flights.by_hash.contains_key(&hash) {
             count(&self.parts.counters.prefetched);
-            self.launch(Flight { wanted, waiters: Vec::new(), client: None }, hash, now);
+            self.launch(Flight { wanted, waiters: Vec::new(), client: None }, hash, now, false);
         }
     }
 
-    fn launch(&mut self, flight: Flight, hash: u64, now: Duration) {
-        let wanted = &flight.wanted;
-        let Ok(name) = Name::from_wire(wanted.name.as_wire()) else { return };
+    fn launch(&mut self, flight: Flight, hash: u64, now: Duration, traced: bool) {
+        let Some(request) = self.request_of(&flight.wanted, now) else { return };
+        let id = self.flights.next;
+        self.flights.next += 1;
+        // Nobody may wait yet, and somebody may join.
+        self.flights.impatient.push_back((now + self.parts.outstanding.stale_after, id));
+        self.flights.by_hash.insert(hash, id);
+        self.flights.by_id.insert(id, flight);
+        self.parts.counters.in_flight.store(self.flights.by_id.len() as u64, Ordering::Relaxed);
+        match traced {
+            false => self.parts.forwarder.ask(now, RequestId(id), request),
+            true => self.parts.forwarder.ask_traced(now, RequestId(id), request),
+        }
+    }
+
+    fn request_of(&self, wanted: &Wanted, now: Duration) -> Option<Request> {
         let question = Question {
-            name,
+            name: Name::from_wire(wanted.name.as_wire()).ok()?,
             qtype: wanted.qtype,
             qclass: CLASS_IN,
             dnssec_ok: wanted.flags & flag::DNSSEC_OK != 0,
             checking_disabled: wanted.flags & flag::CHECKING_DISABLED != 0,
         };
-        let id = self.flights.next;
-        self.flights.next += 1;
-        if !flight.waiters.is_empty() {
-            let at = now + self.parts.outstanding.stale_after;
-            self.flights.impatient.push_back((at, id));
-        }
-        self.flights.by_hash.insert(hash, id);
-        self.flights.by_id.insert(id, flight);
-        self.parts.counters.in_flight.store(self.flights.by_id.len() as u64, Ordering::Relaxed);
         let deadline = now + self.parts.outstanding.timeout;
-        self.parts.forwarder.ask(
-            now,
-            RequestId(id),
-            Request { question, deadline, budget: BUDGET },
-        );
+        Some(Request { question, deadline, budget: BUDGET })
     }
 
     fn wanted_of(&mut self, query: &[u8]) -> Option<Wanted> {
@@ -522,6 +533,9 @@ impl Driver {
             }
         }
         self.prepared = self.parts.core.given.take().unwrap_or_default();
+        if !self.traced.is_empty() {
+            self.tell_traced(id, now);
+        }
     }
 
     /// Makes an entry of how a question has ended; whether it is to be kept.
@@ -565,13 +579,24 @@ impl Driver {
         }
         count(&self.parts.counters.failed);
         // What is held past its time is better than nothing: it is not replaced by a failure.
-        let has_stale =
-            self.parts.cache.copy(&key, prepared) && prepared.entry().flags() & flag::FAILURE == 0;
+        let held = self.parts.cache.copy(&key, prepared);
+        let has_stale = held && prepared.entry().flags() & flag::FAILURE == 0;
         if has_stale {
             self.flights.remember(key.hash(), now);
         }
-        prepared.failure(&key, now, bounds.failure, &texts);
+        let is_said = matches!(outcome, Outcome::Message { .. });
+        let before = held && (is_said || self.is_reachable(&wanted.name));
+        let before = before.then(|| prepared.entry());
+        let ttl = cache::failure_ttl(before, now, bounds.failure);
+        prepared.failure(&key, now, ttl, &texts);
         !has_stale
+    }
+
+    /// Whether somebody is there to ask for `name`. While nobody is, failures say nothing of the
+    /// question; upstreams are probed, and once one is back it is to be asked soon.
+    fn is_reachable(&self, name: &LowerName) -> bool {
+        let name = Name::from_wire(name.as_wire());
+        name.is_ok_and(|name| self.parts.forwarder.is_reachable(&name))
     }
 }
 
