@@ -197,3 +197,190 @@ fn the_cache_is_there_after_a_restart() {
     assert_eq!(upstream.asked(), 2);
     server.wait_for("the cache begins empty", 1);
 }
+
+fn stdout(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json_of(arguments: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&stdout(&[arguments, &["--json"]].concat())).unwrap()
+}
+
+#[test]
+fn a_question_to_others_is_explained() {
+    let upstream = Upstream::start();
+    let mut forwarding = forwarding(&upstream, "");
+    let config = forwarding.config();
+    // Commands are taken a moment after the ports are open.
+    let socket = forwarding.directory.path().join("state").join("control");
+    let end = Instant::now() + PATIENCE;
+    while !socket.exists() {
+        assert!(Instant::now() < end, "no commands are taken");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let explain = |more: &[&str]| {
+        json_of(&[&["explain", "www.example.", "A", "--config", &config], more].concat())
+    };
+    assert_eq!(explain(&[])["running"]["cache"]["state"], "absent");
+    assert_eq!(upstream.asked(), 0, "to look is not to ask");
+    for _ in 0..3 {
+        ask_recursively(forwarding.address, "www.example.");
+    }
+    let told = explain(&[]);
+    let cache = &told["running"]["cache"];
+    assert_eq!((&cache["state"], &cache["kind"]), (&"fresh".into(), &"answer".into()));
+    assert!((250..=300).contains(&cache["ttl_seconds"].as_u64().unwrap()), "{told}");
+    assert_eq!(told["resolved"]["forward"], ".");
+    let told = explain(&["--ask"]);
+    let attempt = &told["running"]["asked"]["attempts"][0];
+    assert_eq!((&attempt["ending"], &attempt["carrier"]), (&"NOERROR".into(), &"UDP".into()));
+    assert_eq!(upstream.asked(), 2);
+    let told = json_of(&["upstreams", "--config", &config]);
+    let one = &told["upstreams"][0];
+    assert_eq!(one["upstream"], upstream.address.to_string());
+    assert_eq!((&one["health"], one["answers"].as_u64()), (&"healthy".into(), Some(2)));
+    assert_eq!(one["forwards"], serde_json::json!(["."]));
+    let flushed = stdout(&["cache", "flush", "www.example.", "--config", &config]);
+    assert!(flushed.contains("1 answer is forgotten"), "{flushed}");
+    let stats = &json_of(&["cache", "stats", "--config", &config])["cache"];
+    let of = |key: &str| stats[key].as_u64().unwrap();
+    assert_eq!([of("hits"), of("misses"), of("flushed"), of("answers")], [2, 1, 1, 0]);
+
+    // An upstream that is gone, and a question that fails.
+    upstream.state.is_deaf.store(true, Ordering::SeqCst);
+    let output = run(&["explain", "gone.example.", "A", "--ask", "--config", &config]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("no reply in time"), "{said}");
+    assert!(said.contains("cache     then fresh failure: SERVFAIL"), "{said}");
+    assert!(said.contains("last trouble"), "{said}");
+
+    // Special-use names, and a server that does not run.
+    let said = stdout(&["explain", "a.localhost.", "A", "--config", &config]);
+    assert!(said.contains("localhost. is a special-use name (RFC 6761"), "{said}");
+    forwarding.server.signal(Signal::SIGTERM);
+    assert!(forwarding.server.end().success());
+    let said = stdout(&["explain", "www.example.", "A", "--config", &config]);
+    assert!(said.contains("is ring53 running with this configuration"), "{said}");
+    assert!(said.contains(&format!("upstream  {}", upstream.address)), "{said}");
+}
+
+#[test]
+fn failures_are_asked_again_later_and_later() {
+    let upstream = Upstream::start();
+    let forwarding = forwarding(&upstream, "[cache]\nfailure_ttl = \"1s\"\n");
+    let config = forwarding.config();
+    upstream.state.fails.store(true, Ordering::SeqCst);
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let before = upstream.asked();
+        let end = Instant::now() + PATIENCE;
+        while upstream.asked() == before {
+            assert!(Instant::now() < end, "it is not asked again");
+            assert_eq!(ask_recursively(forwarding.address, "www.example.").0, 2);
+            thread::sleep(Duration::from_millis(20));
+        }
+        let told = json_of(&["explain", "www.example.", "A", "--config", &config]);
+        let cache = &told["running"]["cache"];
+        assert_eq!((&cache["state"], &cache["kind"]), (&"fresh".into(), &"failure".into()));
+        let of = |key: &str| cache[key].as_u64().unwrap();
+        held.push(of("age_seconds") + of("ttl_seconds"));
+    }
+    assert_eq!(held, [1, 2, 4]);
+    upstream.state.fails.store(false, Ordering::SeqCst);
+    thread::sleep(Duration::from_millis(4100));
+    assert_eq!(ask_recursively(forwarding.address, "www.example.").1, ["192.0.2.0"]);
+}
+
+#[test]
+fn a_reload_forwards_elsewhere() {
+    let (upstream, other) = (Upstream::start(), Upstream::start());
+    let forwarding = forwarding(&upstream, "");
+    let (address, directory) = (forwarding.address, forwarding.directory.path());
+    for name in ["www.example.", "www.corp.example."] {
+        assert_eq!(ask_recursively(address, name).1, ["192.0.2.0"]);
+    }
+    assert_eq!((upstream.asked(), other.asked()), (2, 0));
+    let corp = format!("[[forward]]\nzone = \"corp.example.\"\nto = [\"{}\"]\n", other.address);
+    write_config(directory, upstream.address, &format!("[cache]\nmemory = \"8MiB\"\n{corp}"));
+    let said = forwarding.server.reload();
+    assert!(
+        said.contains("cache.memory: changed in the configuration; restart to use it"),
+        "{said}"
+    );
+    assert!(said.contains("forward corp.example. has changed: 1 answers at or below it"), "{said}");
+    for name in ["www.example.", "www.corp.example.", "a.corp.example."] {
+        assert_eq!(ask_recursively(address, name).1, ["192.0.2.0"], "{name}");
+    }
+    assert_eq!((upstream.asked(), other.asked()), (2, 2));
+    // What is wrong changes nothing.
+    write_config(directory, upstream.address, "[recursion]\nallow = [\"0.0.0.0/0\"]\n");
+    forwarding.server.signal(Signal::SIGHUP);
+    forwarding.server.wait_for("not reloaded, the running configuration stays", 1);
+    assert_eq!(ask_recursively(address, "b.corp.example.").1, ["192.0.2.0"]);
+    assert_eq!(other.asked(), 3);
+    // Who may ask changes; then the root goes elsewhere, with questions in flight.
+    write_config(directory, upstream.address, "[recursion]\nallow = [\"192.0.2.0/24\"]\n");
+    forwarding.server.reload();
+    assert_eq!(reply_of(address, &with_opt("www.example.")).response_code().low(), 5);
+    write_config(directory, other.address, "");
+    upstream.state.is_deaf.store(true, Ordering::SeqCst);
+    forwarding.server.reload();
+    assert_eq!(ask_recursively(address, "c.example.").1, ["192.0.2.0"]);
+    assert_eq!((upstream.asked(), other.asked()), (2, 4));
+}
+
+#[test]
+fn what_is_in_flight_at_a_reload_is_asked_of_the_new_ones() {
+    let (upstream, other) = (Upstream::start(), Upstream::start());
+    let forwarding = forwarding(&upstream, "[recursion]\ntimeout = \"30s\"\n");
+    upstream.state.is_deaf.store(true, Ordering::SeqCst);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(forwarding.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.send(&desired("www.example.")).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    write_config(forwarding.directory.path(), other.address, "[recursion]\ntimeout = \"30s\"\n");
+    forwarding.server.reload();
+    let mut octets = [0; 512];
+    let len = socket.recv(&mut octets).unwrap();
+    assert_eq!((read(&octets[..len]).1, other.asked()), (vec!["192.0.2.0".to_string()], 1));
+}
+
+#[test]
+fn members_of_a_catalog_are_answered_here() {
+    let upstream = Upstream::start();
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, records: &str| {
+        let text = format!("$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\n{records}");
+        fs::write(directory.path().join(name), text).unwrap();
+    };
+    write(
+        "cat",
+        "version TXT 2\na.zones PTR corp.example.\nb.zones PTR in.corp.example.\n\
+                  c.zones PTR 172.in-addr.arpa.\n",
+    );
+    write("corp.example.zone", "www A 203.0.113.1\n");
+    write("in.corp.example.zone", "www A 203.0.113.2\n");
+    write("172.in-addr.arpa.zone", "1.1.16 PTR a.example.\n");
+    let work = directory.path().display();
+    let more = format!(
+        "[[pattern]]\nname = \"p\"\nfile = \"{work}/%s.zone\"\n\
+         [[zone]]\nname = \"cat.\"\nfile = \"{work}/cat\"\ncatalog = {{ pattern = \"p\" }}\n\
+         [[forward]]\nzone = \"corp.example.\"\nto = [\"{}\"]\n",
+        upstream.address
+    );
+    let forwarding = forwarding(&upstream, &more);
+    let ask = |name: &str| ask_recursively(forwarding.address, name);
+    assert_eq!(ask("www.corp.example."), (0, vec!["203.0.113.1".to_string()]));
+    assert_eq!(ask("www.in.corp.example."), (0, vec!["203.0.113.2".to_string()]));
+    assert_eq!(ask("absent.corp.example.").0, 3);
+    // Where a special-use name would be answered otherwise.
+    assert_eq!((ask("1.1.16.172.in-addr.arpa.").0, ask("1.2.16.172.in-addr.arpa.").0), (0, 3));
+    assert_eq!(upstream.asked(), 0);
+    let mut queried = desired("1.1.16.172.in-addr.arpa.");
+    let at = queried.len() - 3;
+    queried[at] = 12;
+    assert_eq!(read(&reply_of(forwarding.address, &queried).to_vec().unwrap()).1, ["a.example."]);
+}

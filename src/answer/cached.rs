@@ -51,6 +51,22 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Makes it what `query` asks for, the hash of whose name is known; `false` if it cannot be
+    /// read. The query is one that was deferred: header, question and OPT.
+    pub fn read(&mut self, query: &[u8], name_hash: u64) -> bool {
+        let end = query.get(HEADER_LEN..).and_then(|rest| self.name.read(rest));
+        let end = end.map_or(usize::MAX, |len| HEADER_LEN + len);
+        let Some(qtype) = query.get(end..).and_then(|rest| rest.first_chunk()) else {
+            return false;
+        };
+        // OPT follows the question: root, type, size, and the flags in its eighth octet.
+        let dnssec_ok = query.get(end + 4 + 7).is_some_and(|octet| octet & 0x80 != 0);
+        self.name_hash = name_hash;
+        self.qtype = u16::from_be_bytes(*qtype);
+        self.flags = flag::of(dnssec_ok, query[3] & CD != 0);
+        true
+    }
+
     /// As the cache finds it.
     pub fn key(&self) -> Key<'_> {
         let Wanted { name, name_hash, qtype, flags } = self;
@@ -63,10 +79,13 @@ pub(super) struct Shelf<'a> {
     pub pin: Option<Pin<'a>>,
     pub given: Option<&'a Prepared>,
     pub misses: Misses,
+    /// Questions that were answered from it.
+    pub hits: u64,
     /// The second of the cache's clock.
     pub now: u32,
     pub due: &'a mut ArrayVec<(u8, u8), BATCH_COUNT_MAX>,
     pub wanted: &'a mut Wanted,
+    pub missed: &'a mut ArrayVec<(u8, u64), BATCH_COUNT_MAX>,
     pub scratch: &'a mut Vec<u8>,
 }
 
@@ -119,6 +138,8 @@ impl Shelf<'_> {
         }
         if matches!(found, Found::Miss) && plan.asks == Asks::All && misses == Misses::Defer {
             want(self.wanted, plan, plan);
+            // Room for every exchange of the batch.
+            let _ = self.missed.try_push((index as u8, self.wanted.name_hash));
             return (defer(&plan.query, exchange), 0, false);
         }
         let identity = snapshot.identity();
@@ -128,6 +149,7 @@ impl Shelf<'_> {
         reply.bits = RA;
         match found {
             Found::Answer(entry, ttls, _) => {
+                self.hits += 1;
                 of_entry(&mut reply, &entry, plan);
                 mark_stale(&mut reply, &entry, ttls);
                 reply.ede_options = entry.ede_options();
@@ -159,6 +181,7 @@ impl Shelf<'_> {
         let how = (self.misses, self.now);
         match find(self.pin.as_ref(), self.given, how, &key, recursion) {
             Found::Answer(entry, ttls, _) => {
+                self.hits += 1;
                 of_entry(reply, &entry, plan);
                 mark_stale(reply, &entry, ttls);
                 if append_records(reply, self.scratch, &entry, ttls, (section, at)).is_none() {
@@ -221,8 +244,7 @@ fn find<'f>(
 #[inline(always)]
 fn flags_of(query: &Query, header: u8) -> u8 {
     let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
-    let disabled = header & CD != 0;
-    (u8::from(dnssec_ok) * flag::DNSSEC_OK) | (u8::from(disabled) * flag::CHECKING_DISABLED)
+    flag::of(dnssec_ok, header & CD != 0)
 }
 
 /// Code and AD of an entry.

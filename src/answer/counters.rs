@@ -34,6 +34,7 @@ pub struct Counters {
     rcodes: [AtomicU64; 24],
     truncated: AtomicU64,
     deferred: AtomicU64,
+    cached: AtomicU64,
     drops: [AtomicU64; DropReason::ALL.len()],
 }
 
@@ -86,6 +87,17 @@ impl Counters {
         add(&self.deferred, 1);
     }
 
+    /// Counts replies, which are counted otherwise too, that have something of the cache.
+    #[inline(always)]
+    pub fn count_cached(&self, count: u64) {
+        add(&self.cached, count);
+    }
+
+    /// Replies that had something of the cache.
+    pub fn cached(&self) -> u64 {
+        self.cached.load(Ordering::Relaxed)
+    }
+
     /// Counts one query without a reply.
     #[inline(always)]
     pub fn count_drop(&self, reason: DropReason) {
@@ -101,6 +113,7 @@ impl Counters {
             .map(move |(name, counter)| ("reply", *name, load(counter)))
             .chain(std::iter::once(("reply", "truncated", load(&self.truncated))))
             .chain(std::iter::once(("reply", "deferred", load(&self.deferred))))
+            .chain(std::iter::once(("reply", "cached", load(&self.cached))))
             .chain(drops.map(move |(reason, counter)| ("drop", reason.name(), load(counter))))
     }
 }

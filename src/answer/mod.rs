@@ -151,6 +151,9 @@ pub struct CoreState {
     pub due: ArrayVec<(u8, u8), BATCH_COUNT_MAX>,
     /// What the last exchange that was deferred with [`Ticket::Resolve`] has to ask.
     pub wanted: Wanted,
+    /// Exchanges of the last batch whose own name is to be asked for, in order, and its hash: of
+    /// the others a chain of aliases leads to the name.
+    pub missed: ArrayVec<(u8, u64), BATCH_COUNT_MAX>,
     scratch: Vec<u8>,
     plans: Box<[Plan]>,
     chain: Plan,
@@ -168,6 +171,7 @@ impl CoreState {
             given: None,
             due: ArrayVec::new(),
             wanted: Wanted::default(),
+            missed: ArrayVec::new(),
             scratch: Vec::new(),
             plans,
             chain: Plan::new(),
@@ -389,6 +393,7 @@ pub fn answer_batch(
 ) {
     let CoreState { counters, sees_private, plans, chain, .. } = core;
     core.due.clear();
+    core.missed.clear();
     let recursion = snapshot.recursion();
     let plans = &mut plans[..exchanges.len()];
     for (plan, exchange) in plans.iter_mut().zip(&*exchanges) {
@@ -407,9 +412,11 @@ pub fn answer_batch(
         pin: None,
         given: core.given.as_deref(),
         misses: core.misses,
+        hits: 0,
         now: cache::second(now),
         due: &mut core.due,
         wanted: &mut core.wanted,
+        missed: &mut core.missed,
         scratch: &mut core.scratch,
     };
     if recursion.is_some() {
@@ -449,6 +456,9 @@ pub fn answer_batch(
             }
             _ => write(snapshot, plan, chain, exchange, counters, &mut shelf),
         };
+    }
+    if shelf.hits > 0 {
+        counters.count_cached(shelf.hits);
     }
 }
 

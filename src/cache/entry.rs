@@ -37,6 +37,12 @@ pub mod flag {
     pub const FAILURE: u8 = 8;
     /// No records were there (RFC 2308).
     pub const NEGATIVE: u8 = 16;
+
+    /// Those of a question with DO and CD as given.
+    #[inline(always)]
+    pub fn of(dnssec_ok: bool, checking_disabled: bool) -> u8 {
+        (u8::from(dnssec_ok) * DNSSEC_OK) | (u8::from(checking_disabled) * CHECKING_DISABLED)
+    }
 }
 
 //----------- Key ------------------------------------------------------------

@@ -19,7 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limits::CACHE_MEMORY_MIN;
+use crate::limits::{CACHE_FAILURE_MAX, CACHE_MEMORY_MIN};
 use crate::memory::store::{Counts, Found, Item, Keep, Store, StorePin, StoreReader};
 
 // Nobody gets more memory than was configured.
@@ -86,7 +86,8 @@ impl Cache {
             return false;
         }
         let fails = entry.flags() & flag::FAILURE != 0;
-        let stale = if fails { 0 } else { stale };
+        // Nobody gets a failure past its time; it is kept to know that it is not the first.
+        let stale = if fails { FAILURE_SECONDS_MAX } else { stale };
         let until = entry.since().saturating_add(entry.ttl()).saturating_add(stale);
         let item = Item { hash: key.hash(), len: entry.octets().len(), until };
         let fill = |octets: &mut [u8]| octets.copy_from_slice(entry.octets());
@@ -113,6 +114,26 @@ impl Cache {
     /// What it holds and did.
     pub fn counts(&self) -> Counts {
         self.store.write().counts()
+    }
+}
+
+/// Seconds that a failure is remembered at most, and how long after that the next one still follows
+/// it.
+const FAILURE_SECONDS_MAX: u32 = CACHE_FAILURE_MAX.as_secs() as u32;
+
+//= RFC 9520, 3.2
+//# Resolvers SHOULD employ an exponential or linear backoff algorithm to increase the cache duration
+//# for persistent resolution failures.
+/// For how many seconds a failure is remembered that comes `now`, where `before` is what was held of
+/// the question: `first`, or twice as long as the one before it.
+pub fn failure_ttl(before: Option<Entry<'_>>, now: Duration, first: u32) -> u32 {
+    let follows = |entry: &Entry<'_>| {
+        entry.flags() & flag::FAILURE != 0
+            && entry.age(second(now)) < entry.ttl().saturating_add(FAILURE_SECONDS_MAX)
+    };
+    match before.filter(follows) {
+        Some(entry) => entry.ttl().saturating_mul(2).max(first).min(FAILURE_SECONDS_MAX),
+        None => first.min(FAILURE_SECONDS_MAX),
     }
 }
 
@@ -234,6 +255,32 @@ mod tests {
         let held = pin.find(&key(&name, rtype::A)).unwrap();
         let at = |at: u64| second(Duration::from_secs(at));
         assert!(!held.is_due(at(1044)) && held.is_due(at(1045)) && !held.is_due(at(1046)));
+    }
+
+    #[test]
+    fn failures_are_remembered_longer_each_time() {
+        let cache = Cache::new(4 << 20, 1).unwrap();
+        let name = wire("www.example.");
+        let key = key(&name, rtype::A);
+        let mut prepared = Prepared::default();
+        // As soon as each is over the question fails once more.
+        let mut now = Duration::from_secs(1000);
+        let mut fail = |now: &mut Duration, pause: u64| {
+            *now += Duration::from_secs(pause);
+            let held = cache.copy(&key, &mut prepared);
+            let ttl = failure_ttl(held.then(|| prepared.entry()), *now, 5);
+            prepared.failure(&key, *now, ttl, &[]);
+            assert!(cache.keep(&key, &prepared, *now, 0));
+            *now += Duration::from_secs(ttl.into());
+            ttl
+        };
+        let ttls: Vec<u32> = (0..8).map(|_| fail(&mut now, 0)).collect();
+        assert_eq!(ttls, [5, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(fail(&mut now, 299), 300);
+        assert_eq!(fail(&mut now, 300), 5, "it has been well for long");
+        // An answer ends it.
+        keep(&cache, "www.example.", 50, now.as_secs());
+        assert_eq!(fail(&mut now, 100), 5);
     }
 
     #[test]

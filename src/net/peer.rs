@@ -13,7 +13,9 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
-use super::sys;
+use arrayvec::ArrayVec;
+
+use super::sys::{self, Outgoing, SEND_COUNT_MAX};
 
 /// Octets of a peer's address.
 pub const NAME_LEN: usize = size_of::<libc::sockaddr_in6>();
@@ -121,10 +123,40 @@ impl Replier {
 
     /// Sends `reply` back to `origin`; does not wait.
     pub fn send(&self, origin: &Origin, reply: &[u8]) -> io::Result<()> {
-        let mut control = origin.control;
-        let len = reply_control(&mut control.0, origin.control_len);
-        let name = &origin.name.0[..origin.name_len.min(NAME_LEN)];
-        sys::send_message(self.sockets[origin.socket].as_fd(), name, &control.0[..len], reply)
+        self.send_some(origin.socket, &[(origin, reply)])
+    }
+
+    /// Sends replies, as many at once as go by one socket. As with any reply, one that cannot be
+    /// sent is lost.
+    pub fn send_all<'a>(&self, replies: impl Iterator<Item = (&'a Origin, &'a [u8])>) {
+        let mut some = ArrayVec::<_, SEND_COUNT_MAX>::new();
+        for (origin, reply) in replies {
+            let first =
+                some.first().map_or(origin.socket, |(first, _): &(&Origin, _)| first.socket);
+            if some.is_full() || first != origin.socket {
+                let _ = self.send_some(first, &some);
+                some.clear();
+            }
+            some.push((origin, reply));
+        }
+        if let Some((origin, _)) = some.first() {
+            let _ = self.send_some(origin.socket, &some);
+        }
+    }
+
+    fn send_some(&self, socket: usize, replies: &[(&Origin, &[u8])]) -> io::Result<()> {
+        let controls = replies.iter().map(|(origin, _)| {
+            let mut control = origin.control;
+            let len = reply_control(&mut control.0, origin.control_len);
+            (control, len)
+        });
+        let controls: ArrayVec<(Control, usize), SEND_COUNT_MAX> = controls.collect();
+        let outgoing = replies.iter().zip(&controls).map(|((origin, octets), (control, len))| {
+            let name = &origin.name.0[..origin.name_len.min(NAME_LEN)];
+            Outgoing { name, control: &control.0[..*len], octets }
+        });
+        let outgoing: ArrayVec<Outgoing<'_>, SEND_COUNT_MAX> = outgoing.collect();
+        sys::send_messages(self.sockets[socket].as_fd(), &outgoing)
     }
 }
 

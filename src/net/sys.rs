@@ -4,6 +4,8 @@ use std::io;
 use std::mem::size_of_val;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use arrayvec::ArrayVec;
+
 /// `setsockopt` with any plain value.
 fn set<T>(socket: BorrowedFd<'_>, level: i32, option: i32, value: &T) -> io::Result<()> {
     // SAFETY:
@@ -114,31 +116,68 @@ pub fn socket_drops(socket: BorrowedFd<'_>) -> Option<u64> {
     (result == 0 && len as usize == size_of_val(&words)).then_some(u64::from(words[DROPS]))
 }
 
-/// Sends `octets` to the address `name`, with `control` if there is one; never waits.
-pub fn send_message(
-    socket: BorrowedFd<'_>,
-    name: &[u8],
-    control: &[u8],
-    octets: &[u8],
-) -> io::Result<()> {
-    let mut vector =
-        libc::iovec { iov_base: octets.as_ptr().cast_mut().cast(), iov_len: octets.len() };
-    // SAFETY:
-    // - `msghdr` is made of integers and pointers: all zeroes is a value of it.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_name = name.as_ptr().cast_mut().cast();
-    header.msg_namelen = name.len() as u32;
-    header.msg_iov = &raw mut vector;
-    header.msg_iovlen = 1;
-    if !control.is_empty() {
-        header.msg_control = control.as_ptr().cast_mut().cast();
-        header.msg_controllen = control.len();
+/// Datagrams of one [`send_messages`].
+pub const SEND_COUNT_MAX: usize = 32;
+
+/// A datagram to be sent.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// The peer's address, as the kernel writes it.
+    pub name: &'a [u8],
+    /// A control message; empty: none.
+    pub control: &'a [u8],
+    /// What it says.
+    pub octets: &'a [u8],
+}
+
+/// Sends datagrams, at most [`SEND_COUNT_MAX`] of them; never waits. What the kernel does not take
+/// is left out; the last error is told.
+pub fn send_messages(socket: BorrowedFd<'_>, datagrams: &[Outgoing<'_>]) -> io::Result<()> {
+    let vector = |octets: &[u8]| libc::iovec {
+        iov_base: octets.as_ptr().cast_mut().cast(),
+        iov_len: octets.len(),
+    };
+    let mut vectors: ArrayVec<libc::iovec, SEND_COUNT_MAX> =
+        datagrams.iter().map(|datagram| vector(datagram.octets)).collect();
+    let headers = datagrams.iter().zip(&mut vectors).map(|(datagram, vector)| {
+        // SAFETY:
+        // - `mmsghdr` is made of integers and pointers: all zeroes is a value of it.
+        let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        let header = &mut message.msg_hdr;
+        header.msg_name = datagram.name.as_ptr().cast_mut().cast();
+        header.msg_namelen = datagram.name.len() as u32;
+        header.msg_iov = vector;
+        header.msg_iovlen = 1;
+        if !datagram.control.is_empty() {
+            header.msg_control = datagram.control.as_ptr().cast_mut().cast();
+            header.msg_controllen = datagram.control.len();
+        }
+        message
+    });
+    let mut headers: ArrayVec<libc::mmsghdr, SEND_COUNT_MAX> = headers.collect();
+    let (mut result, mut at) = (Ok(()), 0);
+    while at < headers.len() {
+        let left = &mut headers[at..];
+        // SAFETY:
+        // - All pointers of the headers describe slices and vectors that outlive the call, which
+        //   reads them and writes only the headers' lengths.
+        // - The descriptor is open for as long as it is borrowed.
+        let sent = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                left.as_mut_ptr(),
+                left.len() as u32,
+                libc::MSG_DONTWAIT,
+            )
+        };
+        if sent > 0 {
+            at += sent as usize;
+        } else {
+            result = Err(io::Error::last_os_error());
+            at += 1;
+        }
     }
-    // SAFETY:
-    // - All pointers of the header describe slices that outlive the call, which only reads them.
-    // - The descriptor is open for as long as it is borrowed.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
-    if sent >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    result
 }
 
 /// Owns a descriptor that this process was started with; `None` if there is none of that number.

@@ -208,7 +208,7 @@ impl Forwarder {
     }
 
     /// All that is known of each upstream, in the order of their numbers.
-    pub fn upstreams(&self) -> impl Iterator<Item = UpstreamReport<'_>> {
+    pub fn upstreams(&self) -> impl Iterator<Item = UpstreamReport> + '_ {
         self.upstreams.iter().map(UpstreamReport::of)
     }
 
@@ -234,7 +234,7 @@ impl Forwarder {
         self.traces.remove(place).map(|(_, trace)| trace)
     }
 
-    fn route(&self, name: &Name) -> Option<u32> {
+    pub(super) fn route(&self, name: &Name) -> Option<u32> {
         let mut suffix = name.as_wire();
         for depth in (0..=name.label_count()).rev() {
             if self.depths >> depth & 1 == 1

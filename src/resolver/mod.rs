@@ -22,15 +22,17 @@ mod upstreams;
 mod wheel;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
 use crate::wire::Name;
 
-pub use explain::{Attempt, Ending, Trace, UpstreamReport, carrier_name};
+pub use explain::{Attempt, Ending, RouteReport, Trace, UpstreamReport, carrier_name};
 pub use forward::{Forward, Forwarder};
-pub use random::Random;
+pub use random::{Keyed, Random};
+pub use slab::Slab;
 pub use upstreams::{Health, Tally, Trouble};
 
 /// Extended DNS Errors that are kept with one answer (RFC 8914).
@@ -226,4 +228,6 @@ pub struct Upstream {
     pub pins: Vec<[u8; 32]>,
     /// Of HTTPS, the path.
     pub path: String,
+    /// Who signs its certificate, in PEM; `None`: those this machine trusts.
+    pub issuers: Option<Arc<[u8]>>,
 }

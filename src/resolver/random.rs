@@ -45,9 +45,10 @@ impl Random {
 
 /// A cheap hash with a secret key: a multiplication for each eight octets, folded.
 #[derive(Clone, Copy)]
-pub(super) struct Keyed(pub(super) u64);
+pub struct Keyed(pub u64);
 
-pub(super) struct Folding {
+/// What [`Keyed`] hashes with.
+pub struct Folding {
     state: u64,
     key: u64,
 }

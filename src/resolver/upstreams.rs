@@ -145,7 +145,7 @@ pub(super) struct State {
     pub(super) trials: u32,
     /// When it has said something true.
     heard: Option<Duration>,
-    failures_in_row: u32,
+    pub(super) failures_in_row: u32,
     faulty_since: Duration,
     lies_in_row: u32,
     strikes_in_row: u32,
@@ -352,13 +352,30 @@ pub(super) fn choose(
         if random.below(EXPLORE_SHARE) == 0 {
             return Some(candidates[random.below(candidates.len() as u64) as usize].0);
         }
-        let band = best + (best / 4).max(BAND_MIN_US);
-        candidates.retain(|(_, cost, _)| *cost <= band);
+        candidates.retain(|(_, cost, _)| *cost <= band(best));
     }
     let idlest = candidates.iter().map(|(_, _, in_flight)| *in_flight).min()?;
     candidates.retain(|(_, _, in_flight)| *in_flight == idlest);
     let pick = if candidates.len() > 1 { random.below(candidates.len() as u64) } else { 0 };
     Some(candidates[pick as usize].0)
+}
+
+/// What asking may cost where the best costs so much.
+fn band(best: u64) -> u64 {
+    best + (best / 4).max(BAND_MIN_US)
+}
+
+/// The places in `route` of those that share the next questions, all others that have been asked
+/// now and then left out: a set.
+pub(super) fn preferred(upstreams: &[State], route: &[u32]) -> u32 {
+    let of = |index: u32| &upstreams[index as usize];
+    let healthy = route.iter().any(|&index| of(index).is_healthy());
+    let able = |index: u32| of(index).is_healthy() || !healthy;
+    let costs = route.iter().filter(|index| able(**index)).map(|&index| cost(of(index)));
+    let Some(best) = costs.min() else { return 0 };
+    let places = route.iter().enumerate().filter(|(_, index)| able(**index));
+    let shares = places.filter(|(_, index)| cost(of(**index)) <= band(best));
+    shares.fold(0, |set, (place, _)| set | 1 << place)
 }
 
 /// What asking costs, in microseconds of waiting.
@@ -389,6 +406,7 @@ mod tests {
             server_name: None,
             pins: Vec::new(),
             path: String::new(),
+            issuers: None,
         };
         (0..count).map(|index| State::new(config(index), &mut random)).collect()
     }

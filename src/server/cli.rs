@@ -32,7 +32,8 @@ enum Command {
     /// Check a configuration or a zone, and say everything that is wrong with it.
     #[command(subcommand)]
     Check(Check),
-    /// Tell how a question is answered, step by step.
+    /// Tell how a question is answered, step by step; of names of others, what the running server
+    /// has of it in its cache and knows of its upstreams.
     Explain(Explain),
     /// Ask a running server about its zones, or have it do something with one.
     #[command(subcommand)]
@@ -40,6 +41,11 @@ enum Command {
     /// Ask a running server about its cache, or have it forget something.
     #[command(subcommand)]
     Cache(Cache),
+    /// What a running server knows of those whom it asks: health, round-trip times, failures.
+    Upstreams {
+        #[command(flatten)]
+        to: To,
+    },
     /// Make keys that servers sign with.
     #[command(subcommand)]
     Key(Key),
@@ -121,11 +127,18 @@ impl Cache {
             Cache::Flush { name: None, to, .. } => (CacheCommand::FlushAll, to),
             Cache::Stats { to } => (CacheCommand::Stats, to),
         };
-        let config = Config::read(&to.config)?;
+        to.give_resolver(&commands::Command::Cache(command))
+    }
+}
+
+impl To {
+    /// Gives a command that only a server with forwards knows.
+    fn give_resolver(&self, command: &commands::Command) -> Result<ExitCode, String> {
+        let config = Config::read(&self.config)?;
         if config.caching.is_none() {
             return Err(cache_control::NO_CACHE.into());
         }
-        commands::give(&config.state, &commands::Command::Cache(command), to.json)
+        commands::give(&config.state, command, self.json)
     }
 }
 
@@ -171,6 +184,10 @@ struct Explain {
     /// A zone and its file; may be repeated.
     #[arg(long, value_name = "NAME=FILE", value_parser = parse_zone)]
     zone: Vec<ZoneConfig>,
+    /// Have the running server ask its upstreams now, and tell what was tried; the answer goes into
+    /// its cache.
+    #[arg(long, requires = "config")]
+    ask: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -244,6 +261,7 @@ pub fn run() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         Command::Zone(zone) => zone.run(),
         Command::Cache(cache) => cache.run(),
+        Command::Upstreams { to } => to.give_resolver(&commands::Command::Upstreams),
         Command::Key(Key::Generate { name, algorithm, format }) => {
             key::generate(&name, algorithm, format).map(|()| ExitCode::SUCCESS)
         }
@@ -283,11 +301,15 @@ impl Explain {
             None => Config::default(),
         };
         config.zones.extend(self.zone);
-        if config.zones.is_empty() {
+        if config.zones.is_empty() && config.forwards.is_empty() {
             config.zones.push(ZoneConfig::sample());
         }
-        let question =
-            explain::Question { name: self.name, rtype: self.rtype, dnssec: self.dnssec };
+        let question = explain::Question {
+            name: self.name,
+            rtype: self.rtype,
+            dnssec: self.dnssec,
+            asks: self.ask,
+        };
         explain::run(&config, &question, self.json)
     }
 }

@@ -26,6 +26,7 @@ use crate::wire::Name;
 use super::cache_control::{self, CacheCommand, CacheControl};
 use super::catalogs::Catalogs;
 use super::disk::{Disk, Real};
+use super::inspection::{self, Inspection, Query};
 use super::loader::Loader;
 use super::report::{say, tell};
 use super::transfers::{Keeper, Kept};
@@ -33,7 +34,7 @@ use super::transfers::{Keeper, Kept};
 /// The name of the socket in the directory of the state.
 const SOCKET: &str = "control";
 /// Octets of a command.
-const COMMAND_LEN_MAX: usize = 1024;
+const COMMAND_LEN_MAX: usize = 2048;
 /// How long a command may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,6 +51,10 @@ pub enum Command {
     Journal(Name),
     /// About the cache.
     Cache(CacheCommand),
+    /// What is known of those who are asked for names of others.
+    Upstreams,
+    /// What is known of a question to them.
+    Explain(Query),
 }
 
 impl Command {
@@ -61,6 +66,8 @@ impl Command {
             Command::Notify(name) => format!("notify {name}\n"),
             Command::Journal(name) => format!("journal {name}\n"),
             Command::Cache(command) => format!("cache {}\n", command.to_words()),
+            Command::Upstreams => "upstreams\n".into(),
+            Command::Explain(query) => format!("explain {}\n", query.to_words()),
         }
     }
 
@@ -73,6 +80,8 @@ impl Command {
             ["transfer", of] => name(of).map(Command::Transfer),
             ["notify", of] => name(of).map(Command::Notify),
             ["journal", of] => name(of).map(Command::Journal),
+            ["upstreams"] => Some(Command::Upstreams),
+            ["explain", ref words @ ..] => Query::parse(words).map(Command::Explain),
             ["cache", ref words @ ..] => CacheCommand::parse(words).map(Command::Cache),
             _ => None,
         }
@@ -91,6 +100,34 @@ pub fn socket_path(state: &Path) -> PathBuf {
 pub struct Taken {
     /// `None`: this server has no cache.
     pub cache: Option<Arc<dyn CacheControl>>,
+    /// `None`: nor does it resolve.
+    pub inspection: Option<Arc<Inspection>>,
+}
+
+impl Taken {
+    /// Does what takes its time; `None` if the keeper does `command`.
+    async fn run(self, command: &Command) -> Option<Value> {
+        let done = match command {
+            // Looking for names below one takes as long as the cache is large.
+            Command::Cache(command) => {
+                let command = command.clone();
+                spawn_blocking(move || command.run(self.cache.as_deref())).await
+            }
+            Command::Upstreams | Command::Explain(_) => {
+                let Some(inspection) = self.inspection else {
+                    return Some(json!({ "error": cache_control::NO_CACHE }));
+                };
+                let command = command.clone();
+                let inspect = move || match command {
+                    Command::Explain(query) => inspection.explain(&query),
+                    _ => inspection.upstreams(),
+                };
+                spawn_blocking(inspect).await
+            }
+            _ => return None,
+        };
+        Some(done.unwrap_or_else(|_| json!({ "error": "the server is about to stop" })))
+    }
 }
 
 /// Takes commands from now on; says so if that is not possible.
@@ -139,13 +176,14 @@ async fn accept(listener: UnixListener, keeper: Rc<Keeper>, taken: Taken) {
             };
             let _ = timeout(PATIENCE, read).await;
             let answer = match Command::parse(&String::from_utf8_lossy(&line)) {
-                // Looking for names below one takes as long as the cache is large.
-                Some(Command::Cache(command)) => {
-                    let done = spawn_blocking(move || command.run(taken.cache.as_deref())).await;
-                    done.unwrap_or_else(|_| json!({ "error": "the server is about to stop" }))
+                Some(command) => {
+                    let done = taken.run(&command).await;
+                    done.unwrap_or_else(|| keeper.command(&command))
                 }
-                Some(command) => keeper.command(&command),
-                None => json!({ "error": "expected status, transfer, notify, journal or cache" }),
+                None => json!({
+                    "error": "expected status, transfer, notify, journal, cache, upstreams or \
+                              explain"
+                }),
             };
             let _ = timeout(PATIENCE, stream.write_all(format!("{answer}\n").as_bytes())).await;
         });
@@ -232,8 +270,10 @@ impl Keeper {
                 Some(loader) => journal(loader, name),
                 None => json!({ "error": "zones are being loaded: ask again" }),
             }),
-            // It is not the keeper's: `accept` has it run elsewhere.
-            Command::Cache(command) => Ok(command.run(None)),
+            // They are not the keeper's: `Taken` has them run elsewhere.
+            Command::Cache(_) | Command::Upstreams | Command::Explain(_) => {
+                Err(json!({ "error": cache_control::NO_CACHE }))
+            }
         };
         done.unwrap_or_else(|error| error)
     }
@@ -265,6 +305,17 @@ fn journal(loader: &Loader, name: &Name) -> Value {
 
 /// Gives `command` to the server whose state is in `state`, and prints what it says.
 pub fn give(state: &Path, command: &Command, json: bool) -> Result<ExitCode, String> {
+    let answer = ask(state, command)?;
+    if json {
+        tell!("{answer}");
+    } else {
+        print(&answer);
+    }
+    Ok(if answer.get("error").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Gives `command` to the server whose state is in `state`: what it says.
+pub fn ask(state: &Path, command: &Command) -> Result<Value, String> {
     let path = socket_path(state);
     let failed = |error: std::io::Error| {
         format!(
@@ -276,14 +327,8 @@ pub fn give(state: &Path, command: &Command, json: bool) -> Result<ExitCode, Str
     stream.write_all(command.to_line().as_bytes()).map_err(failed)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(failed)?;
-    let answer: Value = serde_json::from_str(&answer)
-        .map_err(|error| format!("{}: an answer that is none: {error}", path.display()))?;
-    if json {
-        tell!("{answer}");
-    } else {
-        print(&answer);
-    }
-    Ok(if answer.get("error").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    serde_json::from_str(&answer)
+        .map_err(|error| format!("{}: an answer that is none: {error}", path.display()))
 }
 
 fn print(answer: &Value) {
@@ -295,6 +340,9 @@ fn print(answer: &Value) {
     }
     if let Some(stats) = answer.get("cache") {
         cache_control::print(stats);
+    }
+    if let Some(upstreams) = answer.get("upstreams") {
+        inspection::upstream_lines(upstreams).iter().for_each(|line| tell!("{line}"));
     }
     for zone in answer.get("zones").and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| zone[key].as_str().unwrap_or("").to_string();
@@ -351,14 +399,17 @@ mod tests {
             Command::Notify(name.clone()),
             Command::Journal(name.clone()),
             Command::Cache(CacheCommand::FlushName(name.clone())),
-            Command::Cache(CacheCommand::FlushBelow(name)),
+            Command::Cache(CacheCommand::FlushBelow(name.clone())),
+            Command::Explain(Query { name, qtype: 28, dnssec: true, asks: true }),
+            Command::Upstreams,
             Command::Cache(CacheCommand::FlushAll),
             Command::Cache(CacheCommand::Stats),
         ] {
             assert_eq!(Command::parse(&command.to_line()), Some(command));
         }
         let wrong = ["cache", "cache flush", "cache flush a..b", "cache flush-all a", "cache stat"];
-        let others = ["", "status a b", "transfer", "stop", "transfer a..b"];
+        let others =
+            ["", "status a b", "transfer", "stop", "transfer a..b", "upstreams a", "explain a"];
         for line in others.into_iter().chain(wrong) {
             assert_eq!(Command::parse(line), None, "{line}");
         }

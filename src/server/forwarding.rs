@@ -11,18 +11,19 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ring::digest::{Context, SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::answer::CoreState;
+use crate::answer::{CoreState, Counters, Wanted};
 use crate::cache::{self, Cache, Holding, TtlBounds, dump};
 use crate::memory::epoch::Reader;
 use crate::net::Replier;
+use crate::net::client::Waker;
 use crate::net::client::pool::{PoolOptions, PortPool, Way};
 use crate::resolver::{Carrier, Forward, Forwarder, Random, Upstream};
 use crate::snapshot::{Elsewhere, Recursion, Snapshot};
@@ -39,11 +40,12 @@ use super::resolving::{self, Outstanding, ResolveCounters, Resolving, Terms};
 use super::upstream::{StreamOptions, Streams};
 use super::{interfaces, ports, special};
 
-/// What clients get that may ask for names of others; `None`: nobody may.
-pub fn recursion(config: &Config, key: HashKey) -> Option<Arc<Recursion>> {
+/// What clients get that may ask for names of others, where zones of the names `served` are served;
+/// `None`: nobody may.
+pub fn recursion(config: &Config, served: &[Name], key: HashKey) -> Option<Arc<Recursion>> {
     let caching = config.caching.as_ref()?;
     let forwards: Vec<Name> = config.forwards.iter().map(|it| it.zone.clone()).collect();
-    let special = special::load_all(config, key);
+    let special = special::load_all(config, served, key);
     let clients = config.recursion.clients(&interfaces::attached());
     let mut recursion = Recursion::new(key, clients, Elsewhere { forwards: &forwards, special });
     recursion.cached_without_rd = config.recursion.without_rd == WithoutRd::Cache;
@@ -78,8 +80,13 @@ pub struct Kept {
     pub cache: Cache,
     /// What happened to what was not in it.
     pub counters: Arc<ResolveCounters>,
+    /// Who is asked for what.
+    forwards: Mutex<Arc<[Forward]>>,
+    /// Of those who answer from it: what they did.
+    answers: Mutex<Vec<Arc<Counters>>>,
+    flushed: AtomicU64,
     save: Option<PathBuf>,
-    stale: u32,
+    stale: AtomicU32,
     key: HashKey,
     started: Instant,
 }
@@ -101,9 +108,62 @@ impl Kept {
             )
         })?;
         let (save, stale) = (caching.save.clone(), seconds(caching.serve_stale));
-        let kept = Kept { cache, counters: Arc::default(), save, stale, key, started };
+        let kept = Kept {
+            cache,
+            counters: Arc::default(),
+            forwards: Mutex::new(Plan::forwards_of(config).into()),
+            answers: Mutex::default(),
+            flushed: AtomicU64::new(0),
+            save,
+            stale: AtomicU32::new(stale),
+            key,
+            started,
+        };
         kept.restore();
         Ok(Some(kept))
+    }
+
+    /// What `answers` counts as cached was answered from it.
+    pub fn count_too(&self, answers: &Arc<Counters>) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(answers));
+    }
+
+    /// Goes by `config` from now on, as far as it concerns the cache.
+    pub fn renew(&self, config: &Config) {
+        let forwards = Plan::forwards_of(config).into();
+        *self.forwards.lock().unwrap_or_else(PoisonError::into_inner) = forwards;
+        if let Some(caching) = &config.caching {
+            self.stale.store(seconds(caching.serve_stale), Ordering::Relaxed);
+        }
+    }
+
+    /// Who is asked for what.
+    pub fn forwards(&self) -> Arc<[Forward]> {
+        Arc::clone(&self.forwards.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A question as the cache and the thread that resolves know it.
+    pub fn wanted(&self, name: &Name, qtype: u16, flags: u8) -> Wanted {
+        let mut wanted = Wanted { qtype, flags, ..Wanted::default() };
+        let read = wanted.name.read(name.as_wire());
+        debug_assert!(read.is_some(), "a name can be read");
+        wanted.name_hash = self.key.name(&wanted.name);
+        wanted
+    }
+
+    /// The time on the clock that all threads share.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn flush(&self, leaves: impl FnMut(cache::Entry<'_>) -> bool) -> u64 {
+        let count = self.cache.flush(leaves);
+        self.flushed.fetch_add(count, Ordering::Relaxed);
+        count
+    }
+
+    fn stale(&self) -> u32 {
+        self.stale.load(Ordering::Relaxed)
     }
 
     /// Takes what was saved, if it is whole.
@@ -120,7 +180,7 @@ impl Kept {
         let read = match dump::parts(&file) {
             Ok((body, sum)) if is_whole(body, sum) => {
                 let now = self.started.elapsed();
-                dump::read(&self.cache, body, wall_clock(), now, self.stale, hash_of)
+                dump::read(&self.cache, body, wall_clock(), now, self.stale(), hash_of)
             }
             _ => Err(dump::NotWhole),
         };
@@ -164,7 +224,7 @@ impl Kept {
         for step in 0..=steps {
             if step < steps {
                 let now = self.started.elapsed();
-                dump::write(&self.cache, step, now, self.stale, &mut octets);
+                dump::write(&self.cache, step, now, self.stale(), &mut octets);
             } else {
                 dump::end(&mut octets);
             }
@@ -181,29 +241,33 @@ impl Kept {
 impl CacheControl for Kept {
     fn flush_name(&self, name: &Name) -> u64 {
         let name = name.to_lowercase();
-        self.cache.flush(|entry| entry.name() == name.as_wire())
+        self.flush(|entry| entry.name() == name.as_wire())
     }
 
     fn flush_below(&self, name: &Name) -> u64 {
         let name = name.to_lowercase();
-        self.cache.flush(|entry| cache::is_at_or_below(entry.name(), name.as_wire()))
+        self.flush(|entry| cache::is_at_or_below(entry.name(), name.as_wire()))
     }
 
     fn flush_all(&self) -> u64 {
-        self.cache.flush(|_| true)
+        self.flush(|_| true)
     }
 
     fn stats(&self) -> CacheStats {
-        let now = cache::second(self.started.elapsed());
+        let now = cache::second(self.now());
         let (mut negative, mut failures, mut stale) = (0, 0, 0);
         self.cache.flush(|entry| {
+            let is_failure = entry.flags() & cache::flag::FAILURE != 0;
             negative += u64::from(entry.flags() & cache::flag::NEGATIVE != 0);
-            failures += u64::from(entry.flags() & cache::flag::FAILURE != 0);
-            stale += u64::from(!entry.is_fresh(now));
+            failures += u64::from(is_failure);
+            stale += u64::from(!entry.is_fresh(now) && !is_failure);
             false
         });
         let counts = self.cache.counts();
-        let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let at_once: u64 = answers.iter().map(|answers| answers.cached()).sum();
+        let stale_hits = of(&self.counters.stale);
         CacheStats {
             octets_max: self.cache.memory() as u64,
             octets: counts.octets,
@@ -211,15 +275,17 @@ impl CacheControl for Kept {
             negative,
             failures,
             stale,
-            misses: of(&self.counters.misses),
+            // What is stale is answered by the thread that resolves: it was a miss first.
+            hits: at_once + stale_hits,
+            misses: of(&self.counters.misses).saturating_sub(stale_hits),
             joined: of(&self.counters.joined),
             prefetched: of(&self.counters.prefetched),
-            stale_hits: of(&self.counters.stale),
+            stale_hits,
             inserted: of(&self.counters.kept),
             evicted: counts.evicted + counts.crowded,
             too_large: counts.refused,
+            flushed: of(&self.flushed),
             outstanding: of(&self.counters.in_flight),
-            ..CacheStats::default()
         }
     }
 }
@@ -246,37 +312,7 @@ pub fn run(
     ready: &mpsc::Sender<Arc<Misses>>,
     stop: &std::sync::atomic::AtomicBool,
 ) -> io::Result<()> {
-    let upstreams: Vec<Upstream> = config.forwarder_upstreams();
-    let random = SystemRandom::new();
-    let forwarder = Forwarder::new(
-        &config.forwards,
-        Random::new(move |octets| {
-            // Without it nothing could be asked safely.
-            random.fill(octets).expect("the system has random numbers");
-        }),
-    );
-    debug_assert_eq!(upstreams.len(), forwarder.upstreams().count());
-    // Those that are asked otherwise need no ports.
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    let places = upstreams.iter().map(|upstream| {
-        (upstream.carrier == Carrier::Udp).then(|| {
-            addresses.push(upstream.address);
-            addresses.len() - 1
-        })
-    });
-    let pool_places = places.collect();
-    let options = PoolOptions {
-        ports: config.ports,
-        avoid: ports::avoided(),
-        sources: config.sources.clone(),
-        ..PoolOptions::default()
-    };
-    let way = if config.path == PathChoice::Uring { Way::Uring } else { Way::Polled };
-    let pool = PortPool::new(&addresses, options, way)?;
-    if let Some(shortage) = pool.shortage() {
-        say!("{shortage}");
-    }
-    let streams = Streams::start(&upstreams, config.streams.clone(), pool.waker())?;
+    let Carriers { forwarder, pool, pool_places, streams } = config.carriers(None)?;
     let misses = Arc::new(Misses::new(config.outstanding.all, pool.waker()));
     let _ = ready.send(Arc::clone(&misses));
     let resolving = Resolving {
@@ -299,6 +335,18 @@ pub fn run(
     resolving::run(resolving, stop)
 }
 
+/// Who is asked, and by what.
+pub struct Carriers {
+    /// Who, and how it goes.
+    pub forwarder: Forwarder,
+    /// Questions over UDP.
+    pub pool: PortPool,
+    /// Where in the pool each upstream is that is asked over UDP.
+    pub pool_places: Vec<Option<usize>>,
+    /// Questions over everything else.
+    pub streams: Streams,
+}
+
 /// What of a configuration the thread is made by.
 pub struct Plan {
     forwards: Vec<Forward>,
@@ -306,7 +354,6 @@ pub struct Plan {
     rebinding: Option<crate::policy::Rebinding>,
     holding: Holding,
     outstanding: Outstanding,
-    streams: StreamOptions,
     ports: usize,
     sources: Vec<std::net::IpAddr>,
     path: PathChoice,
@@ -316,11 +363,6 @@ impl Plan {
     /// Of a configuration that has a cache.
     pub fn new(config: &Config, path: PathChoice) -> Option<Plan> {
         let caching = config.caching.as_ref()?;
-        let forward = |it: &super::config::Forward| Forward {
-            mixed_case: it.case_randomization,
-            hedge: it.hedge,
-            ..Forward::new(it.zone.clone(), it.to.clone())
-        };
         let root = Name::root();
         let terms = |it: &super::config::Forward| Terms {
             zone: it.zone.to_lowercase(),
@@ -328,9 +370,8 @@ impl Plan {
             guards: it.zone == root,
         };
         let recursion = &config.recursion;
-        let issuers = config.forwards.iter().find_map(|it| it.ca.as_ref());
         Some(Plan {
-            forwards: config.forwards.iter().map(forward).collect(),
+            forwards: Plan::forwards_of(config),
             terms: config.forwards.iter().map(terms).collect(),
             rebinding: recursion.rebinding(),
             holding: holding(caching),
@@ -340,14 +381,78 @@ impl Plan {
                 timeout: recursion.timeout,
                 stale_after: caching.stale_after,
             },
-            streams: StreamOptions {
-                issuers: issuers.map(|it| it.file.clone()),
-                ..StreamOptions::default()
-            },
             ports: recursion.ports,
             sources: recursion.source.clone(),
             path,
         })
+    }
+
+    /// Opens ports and starts the thread of connections; `waker` is that of the pool whose place
+    /// the new one takes.
+    pub fn carriers(&self, waker: Option<Waker>) -> io::Result<Carriers> {
+        let upstreams = self.forwarder_upstreams();
+        let random = SystemRandom::new();
+        let forwarder = Forwarder::new(
+            &self.forwards,
+            Random::new(move |octets| {
+                // Without it nothing could be asked safely.
+                random.fill(octets).expect("the system has random numbers");
+            }),
+        );
+        debug_assert_eq!(upstreams.len(), forwarder.upstreams().count());
+        // Those that are asked otherwise need no ports.
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        let places = upstreams.iter().map(|upstream| {
+            (upstream.carrier == Carrier::Udp).then(|| {
+                addresses.push(upstream.address);
+                addresses.len() - 1
+            })
+        });
+        let pool_places = places.collect();
+        let options = PoolOptions {
+            ports: self.ports,
+            avoid: ports::avoided(),
+            sources: self.sources.clone(),
+            waker,
+            ..PoolOptions::default()
+        };
+        let way = if self.path == PathChoice::Uring { Way::Uring } else { Way::Polled };
+        let pool = PortPool::new(&addresses, options, way)?;
+        if let Some(shortage) = pool.shortage() {
+            say!("{shortage}");
+        }
+        let options = StreamOptions { sources: self.sources.clone(), ..StreamOptions::default() };
+        let streams = Streams::start(&upstreams, options, pool.waker())?;
+        Ok(Carriers { forwarder, pool, pool_places, streams })
+    }
+
+    /// Whether others are asked than by `before`, or otherwise.
+    pub fn asks_otherwise(&self, before: &Plan) -> bool {
+        (&self.forwards, self.ports, &self.sources)
+            != (&before.forwards, before.ports, &before.sources)
+    }
+
+    /// Has the thread that works with `resolving` go by this plan, and ask by other means if it is
+    /// given any.
+    pub fn take_over(self, resolving: &mut Resolving, carriers: Option<Carriers>) {
+        resolving.holding = self.holding;
+        resolving.terms = self.terms;
+        resolving.rebinding = self.rebinding;
+        resolving.outstanding = self.outstanding;
+        if let Some(Carriers { forwarder, pool, pool_places, streams }) = carriers {
+            (resolving.forwarder, resolving.pool) = (forwarder, pool);
+            resolving.pool_places = pool_places;
+            resolving.streams = streams;
+        }
+    }
+
+    fn forwards_of(config: &Config) -> Vec<Forward> {
+        let forward = |it: &super::config::Forward| Forward {
+            mixed_case: it.case_randomization,
+            hedge: it.hedge,
+            ..Forward::new(it.zone.clone(), it.to.clone())
+        };
+        config.forwards.iter().map(forward).collect()
     }
 
     /// The upstreams in the order of the engine's list: equal ones are one.

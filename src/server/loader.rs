@@ -20,6 +20,7 @@ use crate::zone::change::Journal;
 use super::config::Config;
 use super::control::Reread;
 use super::cores;
+use super::renewal::Resolver;
 use super::report::say;
 use super::transfers::Told;
 use super::updates::Asked;
@@ -35,6 +36,8 @@ pub struct Loader {
     pub published: Published<Snapshot>,
     /// Who wants to know what is served.
     pub told: UnboundedSender<Told>,
+    /// Who answers for names of others; `None`: nobody.
+    pub resolver: Option<Resolver>,
 }
 
 /// A loader that threads share.
@@ -61,11 +64,21 @@ impl Loader {
         }
         next.state.clone_from(&self.config.state);
         next.owns_state = self.config.owns_state;
+        keep_fixed(&self.config, &mut next);
+        if let Some(resolver) = &self.resolver
+            && let Err(error) = resolver.renew(&self.config, &next)
+        {
+            say!("not reloaded, the running configuration stays: {error}");
+            return;
+        }
         let snapshot = self.zones.load(&next, cores::allowed().len());
         // What cannot change stays as it runs, so that the next reload says so again.
         self.config.identity = next.identity;
         self.config.keys = next.keys;
         self.config.zones = next.zones;
+        self.config.recursion = next.recursion;
+        self.config.caching = next.caching;
+        self.config.forwards = next.forwards;
         let generation = snapshot.generation();
         drop(self.published.publish(snapshot));
         self.tell();
@@ -141,8 +154,25 @@ pub fn renew(loader: &SharedLoader, name: &Name) -> Option<Arc<Zone>> {
     zones.zone(name).cloned()
 }
 
+/// Has `next` keep what only a restart changes of the cache.
+fn keep_fixed(running: &Config, next: &mut Config) {
+    match (&running.caching, &mut next.caching) {
+        (Some(running), Some(next)) => {
+            next.memory = running.memory;
+            next.save.clone_from(&running.save);
+        }
+        (None, None) => {}
+        _ => {
+            next.recursion.clone_from(&running.recursion);
+            next.caching.clone_from(&running.caching);
+            next.forwards.clone_from(&running.forwards);
+        }
+    }
+}
+
 /// The keys that only a restart changes, and that `next` has changed.
 fn fixed_differences(running: &Config, next: &Config) -> Vec<&'static str> {
+    let caches = running.caching.as_ref().zip(next.caching.as_ref());
     [
         ("listen", running.listen != next.listen),
         ("cores", running.cores != next.cores),
@@ -151,6 +181,10 @@ fn fixed_differences(running: &Config, next: &Config) -> Vec<&'static str> {
         ("state", running.state != next.state),
         ("receive_buffer", running.receive_buffer != next.receive_buffer),
         ("tcp", running.stream != next.stream),
+        ("cache.memory", caches.is_some_and(|(running, next)| running.memory != next.memory)),
+        ("cache.save", caches.is_some_and(|(running, next)| running.save != next.save)),
+        ("the first forward", running.caching.is_none() && next.caching.is_some()),
+        ("the last forward", running.caching.is_some() && next.caching.is_none()),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
@@ -182,7 +216,7 @@ mod tests {
         let mut zones = ZoneSet::new(HashKey::new(KEY));
         let published = Published::new(zones.load(&config, 1), 1);
         let (tell, told) = unbounded_channel();
-        (Loader { config, zones, published, told: tell }, told)
+        (Loader { config, zones, published, told: tell, resolver: None }, told)
     }
 
     fn version(name: &str, serial: u32, records: &str) -> Install {

@@ -5,6 +5,7 @@
 //!          └── full: answered at once with what is stale, or SERVFAIL
 //! ```
 
+use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use tokio::sync::oneshot;
 
@@ -12,8 +13,13 @@ use crate::limits::{HEADER_LEN, NAME_LEN_MAX};
 use crate::net::Origin;
 use crate::net::client::Waker;
 
+use super::resolving::orders::Orders;
+
 /// Octets of header, question and OPT with two empty options.
 pub const MISS_LEN_MAX: usize = HEADER_LEN + NAME_LEN_MAX + 4 + 11 + 8;
+
+/// Octets of a query that is short: its name has some ninety of them.
+const SHORT_LEN_MAX: usize = 126;
 
 /// Where the answer goes.
 pub enum Back {
@@ -39,23 +45,36 @@ pub enum Back {
 
 /// A question that the cache has no fresh answer to.
 pub struct Miss {
-    octets: [u8; MISS_LEN_MAX],
-    len: u16,
+    octets: Octets,
+    /// The hash of its name, if that is what is to be asked for: no alias leads elsewhere.
+    pub name_hash: Option<u64>,
     /// Where the answer goes.
     pub back: Back,
+}
+
+/// Short queries, which nearly all are, need no memory of their own.
+enum Octets {
+    Short(ArrayVec<u8, SHORT_LEN_MAX>),
+    Long(Box<[u8]>),
 }
 
 impl Miss {
     /// The query `octets`, at most [`MISS_LEN_MAX`] of them; `None` if there are more.
     pub fn new(query: &[u8], back: Back) -> Option<Miss> {
-        let mut octets = [0; MISS_LEN_MAX];
-        octets.get_mut(..query.len())?.copy_from_slice(query);
-        Some(Miss { octets, len: query.len() as u16, back })
+        let octets = match ArrayVec::try_from(query) {
+            Ok(short) => Octets::Short(short),
+            Err(_) if query.len() <= MISS_LEN_MAX => Octets::Long(query.into()),
+            Err(_) => return None,
+        };
+        Some(Miss { octets, name_hash: None, back })
     }
 
     /// The query.
     pub fn query(&self) -> &[u8] {
-        &self.octets[..usize::from(self.len)]
+        match &self.octets {
+            Octets::Short(octets) => octets,
+            Octets::Long(octets) => octets,
+        }
     }
 }
 
@@ -63,12 +82,15 @@ impl Miss {
 pub struct Misses {
     queue: ArrayQueue<Miss>,
     waker: Waker,
+    /// What the thread that pops is asked for beside them.
+    pub orders: Orders,
 }
 
 impl Misses {
     /// Room for `count`; `waker` ends the wait of the thread that pops.
     pub fn new(count: usize, waker: Waker) -> Misses {
-        Misses { queue: ArrayQueue::new(count), waker }
+        let orders = Orders::new(waker.clone());
+        Misses { queue: ArrayQueue::new(count), waker, orders }
     }
 
     /// How many have room now; others may take it.

@@ -10,11 +10,11 @@
 //! the query is answered by the one function that answers. What takes too long is answered with
 //! what is stale, if there is any, and goes on.
 
-use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use crate::answer::{
@@ -38,6 +38,18 @@ use crate::wire::{LowerName, Name};
 use super::misses::{Back, Miss, Misses};
 use super::upstream::Streams;
 
+use counters::count;
+use flights::{Flight, Flights, Waiter};
+use orders::Told;
+use outbox::Outbox;
+
+pub use counters::ResolveCounters;
+
+mod counters;
+mod flights;
+pub mod orders;
+mod outbox;
+
 /// Misses taken in one turn.
 const TURN_COUNT_MAX: usize = 256;
 /// The longest wait: whether it is to end is asked as often.
@@ -46,24 +58,18 @@ const WAIT_MAX: Duration = Duration::from_millis(200);
 const ROUNDS_MAX: u8 = 4;
 /// Messages that may be sent for one question.
 const BUDGET: u16 = 12;
-/// After how long a question is asked again that was answered with what is stale.
-const STALE_RECHECK: Duration = Duration::from_secs(4);
-/// Questions of which that is remembered.
-const STALE_REMEMBERED_MAX: usize = 1 << 16;
 /// What clients are told of an answer that cannot be used: an Extended DNS Error.
 const UNUSABLE: (u16, &str) =
     (EDE_NETWORK_ERROR, "the answer of the upstream is cut short, or cannot be used");
 /// Queries that wait for each question that may be in flight, all questions taken together.
 const WAITERS_PER_QUESTION: usize = 8;
-/// Clients whose questions are counted are forgotten when they have none; room for so many more.
-const CLIENTS_SPARE: usize = 1024;
 
 //----------- Resolving ------------------------------------------------------
 
 /// What one forward adds to its answers.
 #[derive(Clone)]
 pub struct Terms {
-    /// Its zone.
+    /// Its zone, in lower case.
     pub zone: Name,
     /// Whether AD of its upstreams is believed.
     pub trusts_ad: bool,
@@ -118,121 +124,26 @@ pub struct Resolving {
     pub counters: Arc<ResolveCounters>,
 }
 
-/// What happened to questions: one writer, any number of readers.
-#[derive(Default)]
-pub struct ResolveCounters {
-    /// Questions that came.
-    pub misses: AtomicU64,
-    /// Those that were answered by the time they came.
-    pub answered_meanwhile: AtomicU64,
-    /// Those that waited for one in flight.
-    pub joined: AtomicU64,
-    /// Those that were asked of upstreams.
-    pub asked: AtomicU64,
-    /// Those that nobody waited for.
-    pub prefetched: AtomicU64,
-    /// Answers put into the cache.
-    pub kept: AtomicU64,
-    /// Answers that were not kept: they hold for no time, or there is no room.
-    pub not_kept: AtomicU64,
-    /// Questions that were answered with what is stale.
-    pub stale: AtomicU64,
-    /// Questions without an answer.
-    pub failed: AtomicU64,
-    /// Questions that were not asked, because too much was in flight.
-    pub refused: AtomicU64,
-    /// Answers that would have led inside.
-    pub blocked: AtomicU64,
-    /// Questions in flight.
-    pub in_flight: AtomicU64,
-    /// Datagrams from upstreams with an ID that no question on their port has; those that come
-    /// after their question has ended are left out, as far as it is remembered.
-    pub unmatched: AtomicU64,
-    /// Datagrams from upstreams, with the right ID, that were not believed.
-    pub declined: AtomicU64,
-    /// Datagrams from upstreams that were longer than a reply may be.
-    pub oversized: AtomicU64,
-}
-
-impl ResolveCounters {
-    /// Everything counted, in a fixed order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        [
-            ("misses", &self.misses),
-            ("answered_meanwhile", &self.answered_meanwhile),
-            ("joined", &self.joined),
-            ("asked", &self.asked),
-            ("prefetched", &self.prefetched),
-            ("kept", &self.kept),
-            ("not_kept", &self.not_kept),
-            ("stale", &self.stale),
-            ("failed", &self.failed),
-            ("refused", &self.refused),
-            ("blocked", &self.blocked),
-            ("in_flight", &self.in_flight),
-            ("unmatched", &self.unmatched),
-            ("declined", &self.declined),
-            ("oversized", &self.oversized),
-        ]
-        .into_iter()
-        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
-    }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-}
-
-/// A question in flight, and who waits for it.
-struct Flight {
-    wanted: Wanted,
-    waiters: Vec<Waiter>,
-    /// On whose account it is.
-    client: Option<IpAddr>,
-    /// Who waited has been answered with what is stale; so is whoever comes.
-    is_late: bool,
-}
-
-/// Who waits.
-struct Waiter {
-    miss: Miss,
-    client: IpAddr,
-    /// Questions that the query has led to.
-    rounds: u8,
-}
-
-/// Questions in flight, by number and by what they ask.
-#[derive(Default)]
-struct Flights {
-    by_id: HashMap<u64, Flight>,
-    by_hash: HashMap<u64, u64>,
-    next: u64,
-    /// Queries that wait, of all of them.
-    waiting: usize,
-    clients: HashMap<IpAddr, u32>,
-    /// When waiters get what is stale, the earliest first: all wait equally long.
-    impatient: VecDeque<(Duration, u64)>,
-    /// Questions that have failed and have a stale answer, and until when they are not asked again;
-    /// the earliest first.
-    failed: HashMap<u64, Duration>,
-    failed_in_order: VecDeque<(Duration, u64)>,
-}
-
 /// A thread's state while it runs.
 struct Driver {
     parts: Resolving,
     flights: Flights,
     prepared: Box<Prepared>,
     buffer: Box<[u8]>,
+    outbox: Outbox,
+    /// Questions whose attempts are written down, and who is told of them.
+    traced: Vec<(u64, Wanted, SyncSender<Told>)>,
 }
 
 /// Resolves until `stop` is set.
 pub fn run(parts: Resolving, stop: &AtomicBool) -> io::Result<()> {
     let mut driver = Driver {
         parts,
-        flights: Flights::default(),
+        flights: Flights::new(),
+        outbox: Outbox::default(),
         prepared: Box::default(),
         buffer: vec![0; MESSAGE_SIZE_MAX].into(),
+        traced: Vec::new(),
     };
     while !stop.load(Ordering::Relaxed) {
         driver.turn()?;
@@ -248,16 +159,22 @@ impl Driver {
     fn turn(&mut self) -> io::Result<()> {
         let now = self.now();
         self.arrivals(now)?;
+        self.actions(now)?;
+        self.outbox.empty(&self.parts.repliers);
         for _ in 0..TURN_COUNT_MAX {
             let Some(miss) = self.parts.misses.pop() else { break };
-            count(&self.parts.counters.misses);
+            if !matches!(miss.back, Back::Nobody) {
+                count(&self.parts.counters.misses);
+            }
             let waiter = Waiter { client: client_of(&miss), miss, rounds: 0 };
             self.take(waiter, now);
         }
+        self.obey_all(now);
         self.parts.forwarder.on_time(now);
         self.actions(now)?;
         self.be_patient(now);
         self.parts.pool.flush()?;
+        self.outbox.empty(&self.parts.repliers);
         let due =
             [self.parts.forwarder.deadline(), self.flights.impatient.front().map(|(at, _)| *at)];
         let next = due.into_iter().flatten().min().map_or(WAIT_MAX, |at| at.saturating_sub(now));
@@ -340,6 +257,9 @@ impl Driver {
 
     /// Answers a query if the cache can by now; else it waits for what it needs.
     fn take(&mut self, waiter: Waiter, now: Duration) {
+        if self.is_missing(&waiter.miss, now) {
+            return self.wait_for(waiter, now);
+        }
         let Some(len) = self.answer(&waiter.miss, now) else {
             return self.wait_for(waiter, now);
         };
@@ -349,6 +269,20 @@ impl Driver {
         }
         count(&self.parts.counters.answered_meanwhile);
         self.reply(waiter.miss.back, len);
+    }
+
+    /// Whether a query asks for its own name, and the cache has no fresh answer yet: what is wanted
+    /// is then known.
+    fn is_missing(&mut self, miss: &Miss, now: Duration) -> bool {
+        let core = &mut self.parts.core;
+        let Some(name_hash) = miss.name_hash else { return false };
+        if !core.wanted.read(miss.query(), name_hash) {
+            return false;
+        }
+        let Some(reader) = &mut core.cache else { return true };
+        let held = reader.pin();
+        let held = held.find(&core.wanted.key());
+        !held.is_some_and(|held| held.entry.is_fresh(cache::second(now)))
     }
 
     /// Answers a query into the buffer; `None` if it needs [`CoreState::wanted`].
@@ -388,8 +322,7 @@ impl Driver {
         let message = &self.buffer[..len];
         match back {
             Back::Datagram { core, origin } if len > 0 => {
-                // As with any reply: if it cannot be sent the peer asks again.
-                let _ = self.parts.repliers[core].send(&origin, message);
+                self.outbox.put(core, origin, message);
             }
             Back::Stream { reply, .. } if len > 0 => {
                 // The connection may be gone.
@@ -412,96 +345,84 @@ impl Driver {
     /// Has a query wait for the question that it leads to, which is asked unless it is in flight.
     fn wait_for(&mut self, mut waiter: Waiter, now: Duration) {
         waiter.rounds += 1;
-        let hash = self.parts.core.wanted.key().hash();
-        if let Some(&id) = self.flights.by_hash.get(&hash)
-            && let Some(flight) = self.flights.by_id.get_mut(&id)
-            && flight.wanted.key() == self.parts.core.wanted.key()
-        {
+        let key = self.parts.core.wanted.key();
+        let (hash, waiting) = (key.hash(), self.flights.waiting);
+        if let Some(flight) = self.flights.asking_mut(&key) {
             if flight.is_late {
                 count(&self.parts.counters.stale);
                 return self.settle(waiter, now);
             }
-            if self.flights.waiting < WAITERS_PER_QUESTION * self.parts.outstanding.all {
+            if waiting < WAITERS_PER_QUESTION * self.parts.outstanding.all {
                 count(&self.parts.counters.joined);
+                flight.join(waiter);
                 self.flights.waiting += 1;
-                flight.waiters.push(waiter);
                 return;
             }
             return self.refuse(waiter, now);
         }
-        if self.flights.failed.get(&hash).is_some_and(|until| *until > now) {
+        if self.flights.spared_until(hash, now).is_some() {
             count(&self.parts.counters.stale);
             return self.settle(waiter, now);
         }
         if waiter.rounds > ROUNDS_MAX || !self.has_room(waiter.client) {
             return self.refuse(waiter, now);
         }
-        let wanted = self.parts.core.wanted.clone();
-        *self.flights.clients.entry(waiter.client).or_default() += 1;
         count(&self.parts.counters.asked);
-        let client = Some(waiter.client);
-        self.launch(Flight { wanted, waiters: vec![waiter], client, is_late: false }, hash, now);
+        if let Some(flight) = Flight::new(&self.parts.core.wanted, Some(waiter)) {
+            self.launch(flight, now, false);
+        }
     }
 
     /// Asks for an answer that is fresh still, and that nobody waits for.
     fn ask_anew(&mut self, waiter: Waiter, now: Duration) {
         let Some(wanted) = self.wanted_of(waiter.miss.query()) else { return };
-        let hash = wanted.key().hash();
         // Half of the room is for those who wait.
-        let is_roomy = self.flights.by_id.len() < self.parts.outstanding.all / 2;
-        if is_roomy && !self.flights.by_hash.contains_key(&hash) {
+        let is_roomy = self.flights.len() < self.parts.outstanding.all / 2;
+        if is_roomy
+            && self.flights.asking(&wanted.key()).is_none()
+            && let Some(flight) = Flight::new(&wanted, None)
+        {
             count(&self.parts.counters.prefetched);
-            let (waiters, client, is_late) = (Vec::new(), None, false);
-            self.launch(Flight { wanted, waiters, client, is_late }, hash, now);
+            self.launch(flight, now, false);
         }
     }
 
-    fn launch(&mut self, flight: Flight, hash: u64, now: Duration) {
-        let wanted = &flight.wanted;
-        let Ok(name) = Name::from_wire(wanted.name.as_wire()) else { return };
-        let question = Question {
-            name,
-            qtype: wanted.qtype,
-            qclass: CLASS_IN,
-            dnssec_ok: wanted.flags & flag::DNSSEC_OK != 0,
-            checking_disabled: wanted.flags & flag::CHECKING_DISABLED != 0,
-        };
-        let id = self.flights.next;
-        self.flights.next += 1;
-        if !flight.waiters.is_empty() {
-            self.flights.waiting += flight.waiters.len();
-            let at = now + self.parts.outstanding.stale_after;
-            self.flights.impatient.push_back((at, id));
+    /// Asks a question of upstreams; its number.
+    fn launch(&mut self, flight: Flight, now: Duration, traced: bool) -> u64 {
+        let request = self.request_of(&flight, now);
+        let id = self.flights.begin(flight, now + self.parts.outstanding.stale_after);
+        self.parts.counters.in_flight.store(self.flights.len() as u64, Ordering::Relaxed);
+        match traced {
+            false => self.parts.forwarder.ask(now, RequestId(id), request),
+            true => self.parts.forwarder.ask_traced(now, RequestId(id), request),
         }
-        self.flights.by_hash.insert(hash, id);
-        self.flights.by_id.insert(id, flight);
-        self.parts.counters.in_flight.store(self.flights.by_id.len() as u64, Ordering::Relaxed);
+        id
+    }
+
+    fn request_of(&self, flight: &Flight, now: Duration) -> Request {
+        let question = Question {
+            name: flight.name.clone(),
+            qtype: flight.qtype,
+            qclass: CLASS_IN,
+            dnssec_ok: flight.flags & flag::DNSSEC_OK != 0,
+            checking_disabled: flight.flags & flag::CHECKING_DISABLED != 0,
+        };
         let deadline = now + self.parts.outstanding.timeout;
-        self.parts.forwarder.ask(
-            now,
-            RequestId(id),
-            Request { question, deadline, budget: BUDGET },
-        );
+        Request { question, deadline, budget: BUDGET }
     }
 
     fn wanted_of(&mut self, query: &[u8]) -> Option<Wanted> {
         let mut wanted = Wanted::default();
-        let end = crate::limits::HEADER_LEN + wanted.name.read(query.get(12..)?)?;
-        wanted.qtype = u16::from_be_bytes([*query.get(end)?, *query.get(end + 1)?]);
-        let snapshot = self.parts.snapshot.pin();
-        wanted.name_hash = snapshot.key().name(&wanted.name);
-        let has_opt = query[11] != 0;
-        let dnssec_ok = has_opt && query.get(end + 4 + 7).is_some_and(|octet| octet & 0x80 != 0);
-        let disabled = query[3] & 0x10 != 0;
-        wanted.flags = (u8::from(dnssec_ok) * flag::DNSSEC_OK)
-            | (u8::from(disabled) * flag::CHECKING_DISABLED);
+        if !wanted.read(query, 0) {
+            return None;
+        }
+        wanted.name_hash = self.parts.snapshot.pin().key().name(&wanted.name);
         Some(wanted)
     }
 
     fn has_room(&self, client: IpAddr) -> bool {
-        let of_client = self.flights.clients.get(&client).copied().unwrap_or(0) as usize;
-        self.flights.by_id.len() < self.parts.outstanding.all
-            && of_client < self.parts.outstanding.client
+        self.flights.len() < self.parts.outstanding.all
+            && self.flights.of_client(client) < self.parts.outstanding.client
     }
 
     #[cold]
@@ -516,16 +437,17 @@ impl Driver {
             && at <= now
         {
             self.flights.impatient.pop_front();
-            let Some(flight) = self.flights.by_id.get_mut(&id) else { continue };
-            let key = flight.wanted.key();
+            let Some(flight) = self.flights.get_mut(id) else { continue };
+            let key = flight.key();
             if !self.parts.cache.copy(&key, &mut self.prepared)
                 || self.prepared.entry().flags() & flag::FAILURE != 0
             {
                 continue;
             }
             flight.is_late = true;
-            let waiters = std::mem::take(&mut flight.waiters);
-            self.flights.waiting -= waiters.len();
+            let count_of = flight.waiting();
+            let waiters = flight.take_waiters();
+            self.flights.waiting -= count_of;
             for waiter in waiters {
                 count(&self.parts.counters.stale);
                 self.settle(waiter, now);
@@ -535,20 +457,18 @@ impl Driver {
 
     /// A question has ended: its answer is kept, and whoever waits is answered.
     fn done(&mut self, now: Duration, id: u64, outcome: Outcome) {
-        let Some(flight) = self.flights.by_id.remove(&id) else { return };
-        let key = flight.wanted.key();
-        self.flights.by_hash.remove(&key.hash());
-        self.flights.waiting -= flight.waiters.len();
-        self.flights.leave(flight.client);
-        self.parts.counters.in_flight.store(self.flights.by_id.len() as u64, Ordering::Relaxed);
+        let Some(mut flight) = self.flights.end(id) else { return };
+        let waiters = flight.take_waiters();
+        let key = flight.key();
+        self.parts.counters.in_flight.store(self.flights.len() as u64, Ordering::Relaxed);
         let mut prepared = std::mem::take(&mut self.prepared);
         let stale = self.parts.holding.stale;
-        let is_kept = self.prepare(&mut prepared, &flight.wanted, outcome, now)
+        let is_kept = self.prepare(&mut prepared, &flight, outcome, now)
             && self.parts.cache.keep(&key, &prepared, now, stale);
         let counters = &self.parts.counters;
         count(if is_kept { &counters.kept } else { &counters.not_kept });
         self.parts.core.given = Some(prepared);
-        for waiter in flight.waiters {
+        for waiter in waiters {
             // It may lead to another question.
             if waiter.rounds < ROUNDS_MAX
                 && let Some(len) = self.answer(&waiter.miss, now)
@@ -561,17 +481,20 @@ impl Driver {
             }
         }
         self.prepared = self.parts.core.given.take().unwrap_or_default();
+        if !self.traced.is_empty() {
+            self.tell_traced(id, now);
+        }
     }
 
     /// Makes an entry of how a question has ended; whether it is to be kept.
     fn prepare(
         &mut self,
         prepared: &mut Prepared,
-        wanted: &Wanted,
+        flight: &Flight,
         outcome: Outcome,
         now: Duration,
     ) -> bool {
-        let key = wanted.key();
+        let key = flight.key();
         let bounds = self.parts.holding.bounds;
         let edes = match &outcome {
             Outcome::Message { edes, .. } | Outcome::Failure { edes } => edes,
@@ -580,7 +503,7 @@ impl Driver {
             edes.iter().map(|Ede { code, text }| (*code, text.as_str())).collect();
         let is_answer = match &outcome {
             Outcome::Message { message, .. } => {
-                let terms = terms_of(&self.parts.terms, &wanted.name);
+                let terms = terms_of(&self.parts.terms, flight.name.as_wire());
                 let aside = Aside { edes: &texts, trusts_ad: terms.is_some_and(|it| it.trusts_ad) };
                 let guard =
                     self.parts.rebinding.as_ref().filter(|_| terms.is_none_or(|it| it.guards));
@@ -604,14 +527,20 @@ impl Driver {
         }
         count(&self.parts.counters.failed);
         // What is held past its time is better than nothing: it is not replaced by a failure.
-        let has_stale =
-            self.parts.cache.copy(&key, prepared) && prepared.entry().flags() & flag::FAILURE == 0;
+        let held = self.parts.cache.copy(&key, prepared);
+        let has_stale = held && prepared.entry().flags() & flag::FAILURE == 0;
         if has_stale {
             self.flights.remember(key.hash(), now);
         }
+        let is_said = matches!(outcome, Outcome::Message { .. });
+        // While nobody is there to ask, failures say nothing of the question; upstreams are
+        // probed, and once one is back it is to be asked soon.
+        let before = held && (is_said || self.parts.forwarder.is_reachable(&flight.name));
+        let before = before.then(|| prepared.entry());
+        let ttl = cache::failure_ttl(before, now, bounds.failure);
         // Clients are told why, also if an upstream has answered what cannot be used.
         let texts = if texts.is_empty() { &[UNUSABLE][..] } else { &texts };
-        prepared.failure(&key, now, bounds.failure, texts);
+        prepared.failure(&key, now, ttl, texts);
         !has_stale
     }
 }
@@ -653,9 +582,8 @@ fn keep_message(
 }
 
 /// The terms of the longest forward that `name` is in.
-fn terms_of<'a>(terms: &'a [Terms], name: &LowerName) -> Option<&'a Terms> {
-    let wire = name.as_wire();
-    let is_in = |terms: &&Terms| cache::is_at_or_below(wire, terms.zone.to_lowercase().as_wire());
+fn terms_of<'a>(terms: &'a [Terms], wire: &[u8]) -> Option<&'a Terms> {
+    let is_in = |terms: &&Terms| cache::is_at_or_below(wire, terms.zone.as_wire());
     terms.iter().filter(is_in).max_by_key(|terms| terms.zone.as_wire().len())
 }
 
@@ -666,33 +594,4 @@ fn client_of(miss: &Miss) -> IpAddr {
         Back::Nobody => None,
     };
     subscriber(address.unwrap_or(IpAddr::from([0, 0, 0, 0])))
-}
-
-impl Flights {
-    /// A question on this account has ended.
-    fn leave(&mut self, client: Option<IpAddr>) {
-        if let Some(client) = client
-            && let Some(count) = self.clients.get_mut(&client)
-        {
-            *count = count.saturating_sub(1);
-            if *count == 0 && self.clients.len() > CLIENTS_SPARE {
-                self.clients.remove(&client);
-            }
-        }
-    }
-
-    /// This question has failed, and its stale answer will do for a while.
-    fn remember(&mut self, hash: u64, now: Duration) {
-        while let Some(&(until, first)) = self.failed_in_order.front()
-            && (until <= now || self.failed_in_order.len() >= STALE_REMEMBERED_MAX)
-        {
-            self.failed_in_order.pop_front();
-            // A later one may have taken its place.
-            if self.failed.get(&first) == Some(&until) {
-                self.failed.remove(&first);
-            }
-        }
-        self.failed.insert(hash, now + STALE_RECHECK);
-        self.failed_in_order.push_back((now + STALE_RECHECK, hash));
-    }
 }

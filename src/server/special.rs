@@ -1,23 +1,57 @@
 //! Special-use names, loaded: zones like any other, for clients that may ask for names of others.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
 
-use crate::policy::special::{Special, special_zones};
+use crate::policy::special::{self, Special, special_zones};
 use crate::wire::Name;
 use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, Zone, load};
 
 use super::config::Config;
 
-/// The zones of special-use names that `config` leaves: none without a forward.
-pub fn load_all(config: &Config, key: HashKey) -> Vec<(Name, Arc<Zone>)> {
+/// The zones of special-use names that `config` leaves, where zones of the names `served` are served
+/// too: none without a forward.
+pub fn load_all(config: &Config, served: &[Name], key: HashKey) -> Vec<(Name, Arc<Zone>)> {
+    left(config, served).into_iter().map(|special| load_one(special, key)).collect()
+}
+
+/// Those of `names` that take the place of some special-use name: they are at or above it.
+pub fn replacing<'a>(names: impl IntoIterator<Item = &'a Name>) -> Vec<Name> {
+    static ABOVE: LazyLock<HashSet<Name>> = LazyLock::new(|| {
+        let mut above = HashSet::new();
+        for special in special::all() {
+            let name = special.name.to_lowercase();
+            let mut wire = name.as_wire();
+            while let Some(len) = wire.first().filter(|len| **len > 0) {
+                above.extend(Name::from_wire(wire));
+                wire = &wire[1 + usize::from(*len)..];
+            }
+        }
+        above
+    });
+    let is_above = |name: &&Name| ABOVE.contains(&name.to_lowercase());
+    names.into_iter().filter(is_above).cloned().collect()
+}
+
+/// The longest of them that `name` is in.
+pub fn covering(config: &Config, name: &Name) -> Option<Special> {
+    let name = name.to_lowercase();
+    let covers = |special: &Special| {
+        let zone = special.name.to_lowercase();
+        crate::cache::is_at_or_below(name.as_wire(), zone.as_wire())
+    };
+    let all = left(config, &[]).into_iter().filter(covers);
+    all.max_by_key(|special| special.name.label_count())
+}
+
+fn left(config: &Config, served: &[Name]) -> Vec<Special> {
     if config.forwards.is_empty() || !config.recursion.special_names {
         return Vec::new();
     }
     let zones = config.zones.iter().map(|zone| zone.name.clone());
-    let configured: Vec<Name> =
-        zones.chain(config.forwards.iter().map(|forward| forward.zone.clone())).collect();
-    let special = special_zones(&config.recursion.special_names_except, &configured);
-    special.into_iter().map(|special| load_one(special, key)).collect()
+    let forwards = config.forwards.iter().map(|forward| forward.zone.clone());
+    let configured: Vec<Name> = zones.chain(forwards).chain(served.iter().cloned()).collect();
+    special_zones(&config.recursion.special_names_except, &configured)
 }
 
 fn load_one(special: Special, key: HashKey) -> (Name, Arc<Zone>) {
@@ -43,14 +77,12 @@ impl Source for Made {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::LazyLock;
     use std::time::Duration;
 
     use super::*;
     use crate::answer::{CoreState, Counters, Exchange, Transport, Verdict, answer_batch};
     use crate::cache::expand_rdata;
     use crate::limits::DATAGRAM_BUFFER_LEN;
-    use crate::policy::special;
     use crate::snapshot::{Identity, Snapshot, ZoneState};
     use crate::wire::message::{CLASS_IN, Message, Section, Writer, header};
     use crate::wire::rtype;
@@ -74,7 +106,7 @@ mod tests {
 
     impl Asked {
         fn new(config: &Config) -> Asked {
-            let zones = load_all(config, *KEY);
+            let zones = load_all(config, &[], *KEY);
             let states = zones.into_iter().map(|(name, zone)| (name, ZoneState::Serving(zone)));
             let snapshot = Snapshot::new(1, *KEY, Identity::default(), states.collect());
             Asked { snapshot, core: CoreState::new(Arc::new(Counters::default())) }
@@ -138,7 +170,7 @@ mod tests {
     fn all_of_them_are_there_and_empty_below() {
         let mut asked = Asked::new(&config(""));
         let all = special::all();
-        assert_eq!(load_all(&config(""), *KEY).len(), all.len());
+        assert_eq!(load_all(&config(""), &[], *KEY).len(), all.len());
         for special in all {
             let name = &special.name;
             let soa = asked.ask(&name.to_string(), rtype::SOA);
@@ -160,13 +192,19 @@ mod tests {
 
     #[test]
     fn what_is_configured_is_not_made() {
-        let names = |tables: &str| load_all(&config(tables), *KEY).len();
+        let names = |tables: &str| load_all(&config(tables), &[], *KEY).len();
         let all = special::all().len();
         assert_eq!(names("[[zone]]\nname = \"test.\"\nfile = \"test.zone\"\n"), all - 1);
         assert_eq!(names("[[forward]]\nzone = \"ip6.arpa.\"\nto = [\"192.0.2.1\"]\n"), all - 8);
         assert_eq!(names("[recursion]\nspecial_names_except = [\"10.in-addr.arpa\"]\n"), all - 1);
         assert_eq!(names("[recursion]\nspecial_names = false\n"), 0);
+        // Nor what a catalog has served.
+        let members = ["a.example.", "10.in-addr.arpa.", "172.in-addr.arpa.", "TEST.", "a.test."];
+        let members = members.map(|name| name.parse().unwrap());
+        let served = replacing(&members);
+        assert_eq!(served.len(), 3, "{served:?}");
+        assert_eq!(load_all(&config(""), &served, *KEY).len(), all - 18);
         let none = Config::parse("ring53.toml", "version = 1\n", Path::new("")).unwrap();
-        assert!(load_all(&none, *KEY).is_empty(), "an authoritative server has none of them");
+        assert!(load_all(&none, &[], *KEY).is_empty(), "an authoritative server has none of them");
     }
 }

@@ -32,9 +32,11 @@ use super::cache_control::CacheControl;
 use super::config::{Config, PathChoice};
 use super::control::{self, Event, Reread, Running, Says};
 use super::forwarding::{self, Kept};
+use super::inspection::Inspection;
 use super::loader::{self, Loader};
 use super::misses::Misses;
 use super::places::Places;
+use super::renewal::Resolver;
 use super::report::{Carried, Reported, say};
 use super::stream::{self, Service, StreamCounters};
 use super::transfers::{self, Told, Transfers};
@@ -80,9 +82,12 @@ pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
     let snapshot = published.reader();
     let (state, hash_key) = (config.state.clone(), zones.key());
     let cache = kept.clone().map(|kept| kept as Arc<dyn CacheControl>);
-    let commands = config.takes_commands().then_some(commands::Taken { cache });
+    let both = kept.clone().zip(crew.misses.clone());
+    let inspection = both.clone().map(|(kept, misses)| Arc::new(Inspection { kept, misses }));
+    let resolver = both.map(|(kept, misses)| Resolver { kept, misses, path });
+    let commands = config.takes_commands().then_some(commands::Taken { cache, inspection });
     announce(&config, &addresses, &core_list, path, &zones);
-    let loader = Arc::new(Mutex::new(Loader { config, zones, published, told: tell }));
+    let loader = Arc::new(Mutex::new(Loader { config, zones, published, told: tell, resolver }));
     loader::lock(&loader).tell();
     let answers = Arc::new(Counters::default());
     let transfers = Transfers {
@@ -354,6 +359,12 @@ impl Crew {
         state
     }
 
+    /// A state of who answers clients at once.
+    fn answering(&self, answers: &Arc<Counters>) -> CoreState {
+        self.kept.iter().for_each(|kept| kept.count_too(answers));
+        self.state(Arc::clone(answers))
+    }
+
     /// Starts the thread that resolves and waits until its ports are open.
     fn resolving(
         &mut self,
@@ -411,7 +422,7 @@ impl Crew {
         deferrals: Deferrals,
     ) -> Result<(), String> {
         let answers = Arc::new(Counters::default());
-        let state = self.state(Arc::clone(&answers));
+        let state = self.answering(&answers);
         let started_at = self.started;
         let (ready, started) = mpsc::channel();
         self.spawn(format!("ring53-core{core}"), move |stop| {
@@ -460,7 +471,7 @@ impl Crew {
             let service = Service {
                 listeners: listeners.map_err(|error| format!("cannot share listeners: {error}"))?,
                 snapshot: published.reader(),
-                core: self.state(Arc::clone(&answers)),
+                core: self.answering(&answers),
                 misses: self.misses.clone(),
                 places: Arc::clone(&places),
                 started,

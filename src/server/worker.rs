@@ -129,13 +129,18 @@ pub fn turn<P: PacketPath>(
             };
             if exchanges.iter().any(is_missed) {
                 let mut room = misses.room();
+                let mut own_names = core.missed.take().into_iter().peekable();
                 for (index, exchange) in exchanges.iter_mut().enumerate() {
                     if !is_missed(exchange) {
                         continue;
                     }
                     let query = &exchange.buffer[..exchange.query_len];
+                    let own = own_names.next_if(|(missed, _)| usize::from(*missed) == index);
                     match Miss::new(query, Back::Nobody).filter(|_| room > 0) {
-                        Some(miss) => missed.push((index, miss)),
+                        Some(mut miss) => {
+                            miss.name_hash = own.map(|(_, hash)| hash);
+                            missed.push((index, miss));
+                        }
                         None => settle(&snapshot, now, core, exchange),
                     }
                     room = room.saturating_sub(1);

@@ -23,7 +23,7 @@ use super::files::{Digest, Embedded, FileRead, Files};
 use super::report::say;
 use super::updates::{Asked, Group};
 use super::writer::Write;
-use super::{cores, deferred, forwarding, journal, members, state};
+use super::{cores, deferred, forwarding, journal, members, special, state};
 
 mod produced;
 
@@ -155,7 +155,6 @@ impl ZoneSet {
     /// next snapshot.
     pub fn load(&mut self, config: &Config, threads: usize) -> Box<Snapshot> {
         let key = self.key();
-        self.recursion = forwarding::recursion(config, key);
         let before = std::mem::take(&mut self.held);
         let loading = Loading { key, server: config, before: &before, threads };
         let configured = loading.all(&config.zones, &|_| true);
@@ -185,11 +184,17 @@ impl ZoneSet {
         if config.owns_state {
             let _ = self.produce(config);
         }
+        self.recursion = self.recursion_of(config);
         self.table = ZoneTable::new(key);
         for (name, held) in &self.held {
             put(&mut self.table, name, held);
         }
         self.snapshot(config)
+    }
+
+    /// What clients get that may ask for names of others.
+    pub fn recursion_of(&self, config: &Config) -> Option<Arc<Recursion>> {
+        forwarding::recursion(config, &special::replacing(self.held.keys()), self.key())
     }
 
     fn apply(&mut self, config: &Config, name: &Name, catalog: &Zone) -> Step {
@@ -294,6 +299,11 @@ impl ZoneSet {
             self.held.insert(name, held);
         }
         moved.removed.extend(step.removed.iter().cloned());
+        // What was a special-use name may be a zone now, or be one again.
+        let names = step.added.iter().map(|zone| &zone.name).chain(&step.removed);
+        if !special::replacing(names).is_empty() {
+            self.recursion = self.recursion_of(config);
+        }
         self.remember(config, step);
         let produced = self.produce(config);
         moved.tracked.extend(produced);

@@ -68,6 +68,7 @@ pub struct State {
     pub over_tcp: AtomicUsize,
     pub delay_ms: AtomicU64,
     pub is_deaf: AtomicBool,
+    pub fails: AtomicBool,
     pub ttl: AtomicU64,
     ends: AtomicBool,
     late: Mutex<VecDeque<(Instant, Vec<u8>, SocketAddr)>>,
@@ -221,7 +222,11 @@ fn said(query: &[u8], state: &State, answer: &Answer, over_tcp: bool) -> Vec<u8>
 pub fn answer(asked: &Asked<'_>) -> Vec<u8> {
     let (label, ttl) = (asked.label(), asked.state.ttl());
     let is_big = label.starts_with("big");
-    let code = if label.starts_with("nx") { 3 } else { 0 };
+    let code = match label.starts_with("nx") {
+        _ if asked.state.fails.load(Ordering::SeqCst) => 2,
+        true => 3,
+        false => 0,
+    };
     let cut = if is_big && !asked.over_tcp { header::TC } else { 0 };
     let mut writer = asked.reply(code | cut);
     if label.starts_with("nx") || label.starts_with("none") || asked.qtype != rtype::A {

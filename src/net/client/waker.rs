@@ -9,11 +9,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Wakes the thread that waits on a path; any thread may. Once is as good as a hundred times, and
 /// only the first costs a system call.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Waker {
     shared: Arc<Shared>,
 }
 
+#[derive(Debug)]
 struct Shared {
     event: EventFd,
     woken: AtomicBool,

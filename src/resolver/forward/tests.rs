@@ -191,6 +191,7 @@ fn upstream(index: usize, carrier: Carrier) -> Upstream {
         server_name: None,
         pins: Vec::new(),
         path: String::new(),
+        issuers: None,
     }
 }
 

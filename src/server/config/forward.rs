@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::limits::UPSTREAMS_MAX;
@@ -23,8 +23,6 @@ pub struct Forward {
     pub zone: Name,
     /// Who is asked; one or more.
     pub to: Vec<Upstream>,
-    /// Who signs their certificates; `None`: those this machine trusts.
-    pub ca: Option<Authorities>,
     /// Whether letters of a question over UDP are written at random in upper and lower case, which
     /// an answer must repeat.
     pub case_randomization: bool,
@@ -32,15 +30,6 @@ pub struct Forward {
     pub trust_ad: bool,
     /// Whether the next one is asked as well when one takes longer than it usually does.
     pub hedge: bool,
-}
-
-/// Certificates of authorities.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authorities {
-    /// Where they were read.
-    pub file: PathBuf,
-    /// PEM (RFC 7468); at least one certificate.
-    pub pem: Arc<[u8]>,
 }
 
 /// What forwards are checked against.
@@ -82,15 +71,18 @@ fn read(table: &mut Table<'_>, around: &Around<'_>) -> Option<Forward> {
         let message = format!("{zone} is a [[zone]] here and is answered from it: remove one");
         table.error("zone", &message);
     }
-    let to = upstreams(table, items?, around, trust_ad);
+    let mut to = upstreams(table, items?, around, trust_ad);
     if ca.is_some() && to.iter().all(|upstream| !has_certificate(upstream)) {
         table.error("ca", "none of its servers has a certificate: remove it, or write tls://");
     }
     if case_randomization == Some(true) && to.iter().all(|it| it.carrier != Carrier::Udp) {
         table.error("case_randomization", "it is for UDP, which none of its servers is asked by");
     }
+    for upstream in to.iter_mut().filter(|upstream| has_certificate(upstream)) {
+        upstream.issuers.clone_from(&ca);
+    }
     let case_randomization = case_randomization.unwrap_or(true);
-    Some(Forward { zone: zone?, to, ca, case_randomization, trust_ad, hedge })
+    Some(Forward { zone: zone?, to, case_randomization, trust_ad, hedge })
 }
 
 fn has_certificate(upstream: &Upstream) -> bool {
@@ -160,12 +152,13 @@ pub fn is_listener(listen: &[SocketAddr], own: &[IpAddr], address: SocketAddr) -
     })
 }
 
-fn authorities(table: &mut Table<'_>, directory: &Path) -> Option<Authorities> {
+/// Certificates of authorities in PEM (RFC 7468); at least one.
+fn authorities(table: &mut Table<'_>, directory: &Path) -> Option<Arc<[u8]>> {
     const BEGINS: &[u8] = b"-----BEGIN CERTIFICATE-----";
     let file = directory.join(table.string("ca")?);
     match fs::read(&file) {
         Ok(pem) if pem.windows(BEGINS.len()).any(|octets| octets == BEGINS) => {
-            return Some(Authorities { file, pem: pem.into() });
+            return Some(pem.into());
         }
         Ok(_) => {
             let message = format!("{}: expected certificates as PEM", file.display());
@@ -204,9 +197,10 @@ mod tests {
         )
         .unwrap();
         let [root, corp] = &config.forwards[..] else { panic!("two forwards") };
-        assert!(root.case_randomization && root.hedge && !root.trust_ad && root.ca.is_none());
+        assert!(root.case_randomization && root.hedge && !root.trust_ad);
+        assert_eq!(root.to[0].issuers, None);
         assert!(corp.trust_ad && !corp.hedge && !corp.case_randomization);
-        assert_eq!(corp.ca.as_ref().unwrap().pem[..], *pem.as_bytes());
+        assert_eq!(corp.to[0].issuers.as_deref(), Some(pem.as_bytes()));
         assert_eq!(config.warnings, [""; 0]);
     }
 

@@ -31,7 +31,8 @@ use zone::{Patterns, Place};
 
 pub use cache::Caching;
 pub use forward::Forward;
-pub use recursion::{Recursion, WithoutRd};
+pub use recursion::{Allow, Recursion, WithoutRd};
+pub use upstream::text as upstream_text;
 pub use zone::{Catalog, Dnssec, Settings, ZoneConfig};
 
 /// Octets of a socket's receive buffer unless configured: 40 ms of 200,000 queries a second, as

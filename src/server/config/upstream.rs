@@ -55,7 +55,28 @@ pub fn parse(text: &str) -> Result<Upstream, String> {
                     certificate nothing shows whose answers they are"
             .into());
     }
-    Ok(Upstream { address, carrier, server_name, pins, path })
+    Ok(Upstream { address, carrier, server_name, pins, path, issuers: None })
+}
+
+/// Writes one as it can be read.
+pub fn text(upstream: &Upstream) -> String {
+    let (scheme, port) = match upstream.carrier {
+        Carrier::Udp => ("", PORT),
+        Carrier::Tcp => ("tcp://", PORT),
+        Carrier::Tls => ("tls://", PORT_TLS),
+        Carrier::Https => ("https://", PORT_HTTPS),
+        Carrier::Quic => ("quic://", PORT_TLS),
+    };
+    let address = match upstream.address {
+        address if address.port() != port => address.to_string(),
+        SocketAddr::V4(v4) => v4.ip().to_string(),
+        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    };
+    let pins = upstream.pins.iter().map(|pin| format!("pin-sha256={}", BASE64.encode(pin)));
+    let pins = pins.collect::<Vec<_>>().join("&");
+    let pins = if pins.is_empty() { pins } else { format!("?{pins}") };
+    let name = upstream.server_name.as_ref().map_or(String::new(), |name| format!("#{name}"));
+    format!("{scheme}{address}{}{pins}{name}", upstream.path)
 }
 
 fn scheme(text: &str) -> Result<(Carrier, u16, &str), String> {
@@ -200,8 +221,10 @@ mod tests {
                 server_name: name.map(str::to_string),
                 pins: Vec::new(),
                 path: path.into(),
+                issuers: None,
             };
-            assert_eq!(parse(text), Ok(upstream), "{text}");
+            assert_eq!(parse(text), Ok(upstream.clone()), "{text}");
+            assert_eq!(parse(&super::text(&upstream)), Ok(upstream), "{text}");
         }
     }
 
@@ -213,6 +236,7 @@ mod tests {
         let both = of(format!("https://192.0.2.1/q?pin-sha256={PIN}&pin-sha256={PIN}#a.b"));
         assert_eq!((both.pins.len(), both.path.as_str()), (2, "/q"));
         assert_eq!(both.server_name.as_deref(), Some("a.b"));
+        assert_eq!(of(text(&both)), both);
     }
 
     #[test]

@@ -340,7 +340,7 @@ fn last_opt(message: &[u8]) -> Option<std::ops::Range<usize>> {
 }
 
 /// What a reply says about it.
-fn keepalive(message: &[u8]) -> Option<Duration> {
+pub(super) fn keepalive(message: &[u8]) -> Option<Duration> {
     let records = Message::new(message)?.records().ok()?.flatten();
     let mut opts = records.filter(|record| record.rtype == OPT);
     let mut rest = &message[opts.next()?.rdata];

@@ -1,4 +1,4 @@
-//! Queries to upstreams over connections: TCP, TLS and HTTPS, on a thread of their own.
+//! Queries to upstreams over connections: TCP, TLS, HTTPS and QUIC, on a thread of their own.
 //!
 //! ```text
 //!   resolver's thread                       this thread
@@ -15,6 +15,7 @@
 mod frames;
 mod https;
 mod peer;
+mod quic;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -22,7 +23,7 @@ mod tls;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -61,8 +62,8 @@ pub struct StreamOptions {
     pub stall: Duration,
     /// How long a connection stays without queries; a peer may say another time (RFC 7828).
     pub idle: Duration,
-    /// Certificates of issuers in PEM, instead of the system's.
-    pub issuers: Option<PathBuf>,
+    /// Where connections come from, if that matters; upstreams of the other family are not concerned.
+    pub sources: Vec<IpAddr>,
 }
 
 impl Default for StreamOptions {
@@ -76,8 +77,19 @@ impl Default for StreamOptions {
             connect: Duration::from_secs(4),
             stall: Duration::from_secs(5),
             idle: Duration::from_secs(10),
-            issuers: None,
+            sources: Vec::new(),
         }
+    }
+}
+
+impl StreamOptions {
+    /// Where connection `number` to `upstream` comes from: they take turns. `None`: the kernel
+    /// chooses.
+    fn source(&self, upstream: SocketAddr, number: usize) -> Option<SocketAddr> {
+        let of_family = |source: &&IpAddr| source.is_ipv4() == upstream.is_ipv4();
+        let count = self.sources.iter().filter(of_family).count();
+        let source = self.sources.iter().filter(of_family).nth(number.checked_rem(count)?)?;
+        Some((*source, 0).into())
     }
 }
 

@@ -7,16 +7,16 @@
 //! ```
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -26,6 +26,7 @@ use crate::resolver::{Carrier, Fault, Upstream};
 
 use super::frames::Frames;
 use super::https::Https;
+use super::quic::{self, Quic};
 use super::{Shared, StreamOptions, tls};
 
 /// Connections that fail one after the other: from then on the next waits a moment.
@@ -36,34 +37,56 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How a peer is connected to: what is known before the thread starts.
 pub(super) struct Made {
     address: SocketAddr,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    https: Option<http::Uri>,
+    over: Over,
+}
+
+/// What its messages are carried over.
+enum Over {
+    Tcp,
+    Tls(Arc<ClientConfig>, ServerName<'static>),
+    Https(Arc<ClientConfig>, ServerName<'static>, http::Uri),
+    Quic(quinn::ClientConfig, String),
 }
 
 impl Made {
     /// Of all upstreams, or what is wrong with one.
     pub fn all(upstreams: &[Upstream], options: &StreamOptions) -> io::Result<Vec<Made>> {
-        let mut issuers = None;
-        let mut store = || {
-            if issuers.is_none() {
-                issuers = Some(tls::issuers(options.issuers.as_deref())?);
+        // Reading the system's takes a while: once for all.
+        let mut known: HashMap<Option<Arc<[u8]>>, Arc<RootCertStore>> = HashMap::new();
+        let mut store = |of: &Option<Arc<[u8]>>| {
+            if let Some(issuers) = known.get(of) {
+                return Ok(Arc::clone(issuers));
             }
-            issuers.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+            let issuers = tls::issuers(of.as_deref())?;
+            known.insert(of.clone(), Arc::clone(&issuers));
+            Ok(issuers)
         };
         let mut one = |upstream: &Upstream| {
-            let address = upstream.address;
-            let protocol: &[u8] = match upstream.carrier {
-                Carrier::Udp | Carrier::Tcp => return Ok(Made { address, tls: None, https: None }),
-                Carrier::Tls => b"dot",
-                Carrier::Https => b"h2",
+            let mut tls = |protocol: &[u8]| {
+                let issuers = || store(&upstream.issuers);
+                io::Result::Ok((
+                    tls::configure(upstream, issuers, protocol)?,
+                    tls::server_name(upstream)?,
+                ))
+            };
+            let over = match upstream.carrier {
+                Carrier::Udp | Carrier::Tcp => Over::Tcp,
+                Carrier::Tls => {
+                    let (config, name) = tls(b"dot")?;
+                    Over::Tls(config, name)
+                }
+                Carrier::Https => {
+                    let (config, name) = tls(b"h2")?;
+                    Over::Https(config, name, uri(upstream)?)
+                }
                 Carrier::Quic => {
-                    let reason = "queries over QUIC are not built in: use tls:// or https://";
-                    return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+                    let (config, name) = tls(quic::PROTOCOL)?;
+                    let config = quic::configure(config, options.idle)
+                        .ok_or_else(|| io::Error::other("TLS here has no cipher for QUIC"))?;
+                    Over::Quic(config, name.to_str().into_owned())
                 }
             };
-            let config = tls::configure(upstream, &mut store, protocol)?;
-            let https = (upstream.carrier == Carrier::Https).then(|| uri(upstream)).transpose()?;
-            Ok(Made { address, tls: Some((config, tls::server_name(upstream)?)), https })
+            Ok(Made { address: upstream.address, over })
         };
         let named = |upstream: &Upstream, error: io::Error| {
             io::Error::new(error.kind(), format!("upstream {}: {error}", upstream.address))
@@ -88,12 +111,21 @@ fn uri(upstream: &Upstream) -> io::Result<http::Uri> {
     uri.build().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
 }
 
+async fn connect(source: Option<SocketAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = source {
+        socket.bind(source)?;
+    }
+    socket.connect(address).await
+}
+
 //----------- Peer -----------------------------------------------------------
 
 /// What carries queries, once it is connected.
 enum Connection {
     Frames(Rc<Frames>),
     Https(Rc<Https>),
+    Quic(Rc<Quic>),
 }
 
 impl Connection {
@@ -102,6 +134,7 @@ impl Connection {
         match self {
             Connection::Frames(frames) => frames.room(),
             Connection::Https(https) => https.room(),
+            Connection::Quic(quic) => quic.room(),
         }
     }
 
@@ -109,6 +142,7 @@ impl Connection {
         match self {
             Connection::Frames(frames) => frames.send(exchange, message),
             Connection::Https(https) => https.send(exchange, message),
+            Connection::Quic(quic) => quic.send(exchange, message),
         }
     }
 }
@@ -120,6 +154,8 @@ pub(super) struct Peer {
     connections: RefCell<Vec<Connection>>,
     waiting: RefCell<VecDeque<(u64, Vec<u8>)>>,
     connecting: Cell<usize>,
+    /// Connections so far, those that failed too.
+    opened: Cell<usize>,
     /// Connections that failed since the last that did not.
     failed: Cell<u32>,
 }
@@ -132,6 +168,7 @@ impl Peer {
             connections: RefCell::default(),
             waiting: RefCell::default(),
             connecting: Cell::new(0),
+            opened: Cell::new(0),
             failed: Cell::new(0),
         })
     }
@@ -187,8 +224,12 @@ impl Peer {
 
     /// Opens one more connection, if there may be one.
     fn connect(self: &Rc<Self>) {
-        let options = &self.shared.options;
-        if self.connections.borrow().len() + self.connecting.get() >= options.connections {
+        // RFC 9250, 5.5.1: queries share a connection; no stream of it waits for another.
+        let most = match self.made.over {
+            Over::Quic(..) => 1,
+            _ => self.shared.options.connections,
+        };
+        if self.connections.borrow().len() + self.connecting.get() >= most {
             return;
         }
         self.connecting.set(self.connecting.get() + 1);
@@ -225,28 +266,35 @@ impl Peer {
 
     /// Connects, and starts what carries.
     async fn open(self: &Rc<Self>) -> Result<Connection, Fault> {
-        let stream =
-            TcpStream::connect(self.made.address).await.map_err(|error| match error.kind() {
-                io::ErrorKind::ConnectionRefused => Fault::Refused,
-                _ => Fault::Connection(error.to_string()),
-            })?;
+        let address = self.made.address;
+        let number = self.opened.replace(self.opened.get().wrapping_add(1));
+        let source = self.shared.options.source(address, number);
+        if let Over::Quic(config, name) = &self.made.over {
+            let to = (source, address, name.as_str());
+            let quic = Quic::connect(config.clone(), to, Rc::clone(self)).await?;
+            return Ok(Connection::Quic(quic));
+        }
+        let stream = connect(source, address).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => Fault::Refused,
+            _ => Fault::Connection(error.to_string()),
+        })?;
         let _ = stream.set_nodelay(true);
-        let Some((config, name)) = &self.made.tls else {
-            return Ok(Connection::Frames(Frames::start(stream, Rc::clone(self))));
+        let (config, name) = match &self.made.over {
+            Over::Tls(config, name) | Over::Https(config, name, _) => (config, name),
+            Over::Tcp | Over::Quic(..) => {
+                return Ok(Connection::Frames(Frames::start(stream, Rc::clone(self))));
+            }
         };
         let connector = TlsConnector::from(Arc::clone(config));
         let handshake = connector.connect(name.clone(), stream).await;
         let stream: TlsStream<TcpStream> = handshake.map_err(|error| tls::fault(&error))?;
-        match &self.made.https {
-            None => Ok(Connection::Frames(Frames::start(stream, Rc::clone(self)))),
-            Some(uri) => {
-                if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-                    return Err(Fault::Protocol("it does not speak HTTP/2".into()));
-                }
-                let https = Https::start(stream, uri.clone(), Rc::clone(self)).await?;
-                Ok(Connection::Https(https))
-            }
+        let Over::Https(_, _, uri) = &self.made.over else {
+            return Ok(Connection::Frames(Frames::start(stream, Rc::clone(self))));
+        };
+        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(Fault::Protocol("it does not speak HTTP/2".into()));
         }
+        Ok(Connection::Https(Https::start(stream, uri.clone(), Rc::clone(self)).await?))
     }
 
     /// Connections that have ended are forgotten; the next is opened when somebody waits for it.
@@ -254,6 +302,7 @@ impl Peer {
         self.connections.borrow_mut().retain(|connection| match connection {
             Connection::Frames(frames) => !frames.has_ended(),
             Connection::Https(https) => !https.has_ended(),
+            Connection::Quic(quic) => !quic.has_ended(),
         });
         self.pass_waiting();
     }
@@ -271,6 +320,7 @@ impl Peer {
             match connection {
                 Connection::Frames(frames) => frames.sweep(now),
                 Connection::Https(https) => https.sweep(now),
+                Connection::Quic(quic) => quic.sweep(now),
             }
         }
         self.waiting.borrow_mut().retain(|(exchange, _)| self.shared.is_live(*exchange));

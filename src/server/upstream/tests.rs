@@ -18,6 +18,8 @@ use crate::resolver::Carrier;
 
 use super::*;
 
+mod quic;
+
 //----------- Certificates ---------------------------------------------------
 
 /// An issuer, and a certificate by it.
@@ -73,7 +75,7 @@ impl Certificates {
 
 fn upstream(address: SocketAddr, carrier: Carrier) -> Upstream {
     let (server_name, pins, path) = (Some("dns.test".to_string()), Vec::new(), String::new());
-    Upstream { address, carrier, server_name, pins, path }
+    Upstream { address, carrier, server_name, pins, path, issuers: None }
 }
 
 /// `n<number>.test. A`, with OPT.
@@ -184,9 +186,11 @@ fn unbound_answers_over_tls_and_https() {
     let right = Certificates::of("dns.test", false);
     right.write(work.path());
     let unbound = Unbound::start(work.path());
-    let issuers = Some(work.path().join("issuer.pem"));
+    let issuers: Option<Arc<[u8]>> = Some(right.issuer.as_bytes().into());
+    let upstream =
+        |address, carrier| Upstream { issuers: issuers.clone(), ..upstream(address, carrier) };
     for (address, carrier) in [(unbound.tls, Carrier::Tls), (unbound.https, Carrier::Https)] {
-        let options = StreamOptions { issuers: issuers.clone(), ..StreamOptions::default() };
+        let options = StreamOptions::default();
         let mut streams = start(upstream(address, carrier), options.clone());
         for round in 0..3 {
             let results = ask(&mut streams, round * 1000, 300);
@@ -198,19 +202,23 @@ fn unbound_answers_over_tls_and_https() {
         let pinned = Upstream {
             pins: vec![[0; 32], right.pin()],
             server_name: other.clone(),
+            issuers: None,
             ..upstream(address, carrier)
         };
-        let without = StreamOptions { issuers: None, ..options.clone() };
-        assert_answered(&ask(&mut start(pinned, without.clone()), 0, 10));
+        assert_answered(&ask(&mut start(pinned, options.clone()), 0, 10));
         // With another key, name or issuer it is not believed.
         let unpinned = Upstream { pins: vec![[7; 32]], ..upstream(address, carrier) };
         let misnamed = Upstream { server_name: other, ..upstream(address, carrier) };
         let unnamed = Upstream { server_name: None, ..upstream(address, carrier) };
-        for (wrong, options, reason) in [
-            (unpinned, &options, "public key is none of those pinned"),
-            (misnamed, &options, "not valid for name"),
-            (unnamed, &options, "not valid for name"),
-            (upstream(address, carrier), &without, "UnknownIssuer"),
+        let unknown = Upstream { issuers: None, ..upstream(address, carrier) };
+        let another = Certificates::of("dns.test", false).issuer.into_bytes();
+        let foreign = Upstream { issuers: Some(another.into()), ..upstream(address, carrier) };
+        for (wrong, reason) in [
+            (unpinned, "public key is none of those pinned"),
+            (misnamed, "not valid for name"),
+            (unnamed, "not valid for name"),
+            (unknown, "UnknownIssuer"),
+            (foreign, ""),
         ] {
             for (_, result) in ask(&mut start(wrong, options.clone()), 0, 3) {
                 let Err(Fault::Certificate(text)) = &result else { panic!("{reason}: {result:?}") };
@@ -222,8 +230,7 @@ fn unbound_answers_over_tls_and_https() {
     // A path that is not there.
     let mut lost = upstream(unbound.https, Carrier::Https);
     lost.path = "/nothing".into();
-    let options = StreamOptions { issuers, ..StreamOptions::default() };
-    for (_, result) in ask(&mut start(lost, options), 0, 3) {
+    for (_, result) in ask(&mut start(lost, StreamOptions::default()), 0, 3) {
         assert_eq!(result, Err(Fault::Protocol("HTTP status 404".into())));
     }
 }
@@ -475,12 +482,11 @@ fn who_does_not_listen_refuses() {
 
 #[test]
 fn an_expired_certificate_is_not_believed() {
-    let work = tempfile::tempdir().unwrap();
     let expired = Certificates::of("dns.test", true);
-    expired.write(work.path());
     let liar = Liar::start(Way::CloseAfter(9), Some(expired.acceptor()));
-    let options = StreamOptions { issuers: Some(work.path().join("issuer.pem")), ..hasty() };
-    for (_, result) in ask(&mut start(upstream(liar.address, Carrier::Tls), options), 0, 3) {
+    let issuers = Some(expired.issuer.as_bytes().into());
+    let upstream = Upstream { issuers, ..upstream(liar.address, Carrier::Tls) };
+    for (_, result) in ask(&mut start(upstream, hasty()), 0, 3) {
         let Err(Fault::Certificate(text)) = &result else { panic!("{result:?}") };
         assert!(text.to_lowercase().contains("expired"), "{text}");
     }
@@ -493,16 +499,31 @@ fn what_cannot_be_is_said_at_the_start() {
     let wrong = |upstream: Upstream, options: StreamOptions| {
         Streams::start(&[upstream], options, waker.clone()).err().unwrap().to_string()
     };
-    let quic = wrong(upstream(address, Carrier::Quic), hasty());
-    assert!(quic.contains("127.0.0.1:853") && quic.contains("tls://"), "{quic}");
-    let work = tempfile::tempdir().unwrap();
-    let empty = work.path().join("empty.pem");
-    fs::write(&empty, "nothing").unwrap();
-    let options = StreamOptions { issuers: Some(empty), ..hasty() };
-    let text = wrong(upstream(address, Carrier::Tls), options);
-    assert!(text.contains("empty.pem") && text.contains("certificates"), "{text}");
+    let empty = Upstream { issuers: Some((*b"nothing").into()), ..upstream(address, Carrier::Tls) };
+    let text = wrong(empty, hasty());
+    assert!(text.contains("127.0.0.1:853: ca: its file has no certificates"), "{text}");
     let mut misnamed = upstream(address, Carrier::Tls);
     misnamed.server_name = Some("no name".into());
     misnamed.pins.push([0; 32]);
     assert!(wrong(misnamed, hasty()).contains("no name"));
+}
+
+#[test]
+fn connections_come_from_where_they_are_to() {
+    let options = StreamOptions {
+        sources: ["127.0.0.2", "::1", "127.0.0.3"].map(|it| it.parse().unwrap()).into(),
+        ..hasty()
+    };
+    let [v4, v6] = ["192.0.2.1:53", "[2001:db8::1]:53"].map(|it| it.parse().unwrap());
+    let from = |to, number| options.source(to, number).map(|source| source.ip().to_string());
+    let of_v4: Vec<_> = (0..3).map(|number| from(v4, number).unwrap()).collect();
+    assert_eq!(of_v4, ["127.0.0.2", "127.0.0.3", "127.0.0.2"]);
+    assert_eq!(from(v6, 1).unwrap(), "::1");
+    assert_eq!(StreamOptions::default().source(v4, 0), None);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut streams = start(upstream(address, Carrier::Tcp), options);
+    assert!(streams.send(1, 0, query(1)));
+    let (_, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip().to_string(), "127.0.0.2");
 }

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
@@ -22,17 +21,15 @@ use rustls::{
 
 use crate::resolver::{Fault, Upstream};
 
-/// The issuers that are believed.
-pub fn issuers(file: Option<&Path>) -> io::Result<Arc<RootCertStore>> {
+/// The issuers that are believed: those in `pem`, or the system's.
+pub fn issuers(pem: Option<&[u8]>) -> io::Result<Arc<RootCertStore>> {
     let mut store = RootCertStore::empty();
-    if let Some(file) = file {
+    if let Some(pem) = pem {
         let wrong = |error: String| {
-            let reason = format!("{}: no certificates in PEM: {error}", file.display());
+            let reason = format!("ca: its file has no certificates in PEM: {error}");
             io::Error::new(io::ErrorKind::InvalidData, reason)
         };
-        let found =
-            CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
-        for certificate in found {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
             store.add(certificate).map_err(|error| wrong(error.to_string()))?;
         }
@@ -106,8 +103,14 @@ struct Pinned {
 }
 
 /// The key is another one.
-#[derive(Debug)]
 struct Unpinned(String);
+
+// An error of a handshake over QUIC is told as a text that has this.
+impl fmt::Debug for Unpinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for Unpinned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

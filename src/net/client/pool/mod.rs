@@ -128,6 +128,8 @@ pub struct PoolOptions {
     pub avoid: Vec<u16>,
     /// Descriptors that are left to the rest of the process.
     pub descriptors_spared: usize,
+    /// What ends its wait, if there is one already: of a pool whose place it takes.
+    pub waker: Option<Waker>,
 }
 
 impl Default for PoolOptions {
@@ -140,6 +142,7 @@ impl Default for PoolOptions {
             sources: Vec::new(),
             avoid: Vec::new(),
             descriptors_spared: 1024,
+            waker: None,
         }
     }
 }
@@ -279,7 +282,7 @@ impl PortPool {
     /// As [`PortPool::new`], with a generator of the caller's.
     pub fn with_draw(
         upstreams: &[SocketAddr],
-        options: PoolOptions,
+        mut options: PoolOptions,
         way: Way,
         draw: Draw,
     ) -> io::Result<PortPool> {
@@ -289,12 +292,12 @@ impl PortPool {
         let each = each.max(PORTS_PER_UPSTREAM_MIN).min(each_max);
         let wanted = if upstreams.is_empty() { 0 } else { each };
         let in_flight_max = options.in_flight_max;
+        let waker = options.waker.take().map_or_else(Waker::new, Ok)?;
         let mut opener = Opener::new(upstreams, options, draw);
         let (each, opened) = opener.open_all(wanted)?;
         let count = each * upstreams.len();
         // Those that wait for their last query have successors already.
         let slots = count + (count / 4).max(64);
-        let waker = Waker::new()?;
         let ports: Box<dyn Ports> = match way {
             Way::Uring => Box::new(UringPorts::new(slots, waker.clone())?),
             Way::Polled => Box::new(PolledPorts::new(slots, waker.clone())?),
