@@ -1,10 +1,11 @@
 //! The cache has the memory that was configured, whatever comes; and what was saved of it is whole,
 //! or is not used.
 //!
-//! `RING53_NAMES` says how many names are put into the cache directly (2,000,000; the figure to
-//! reach is 10,000,000), `RING53_FLOOD` how many come through the server (100,000),
-//! `RING53_CHURN_SECONDS` how long answers come and go (3; an hour is 3600), `RING53_KILLS` how often a server is
-//! killed while it saves (40).
+//! From the environment, with what they are otherwise:
+//! - `RING53_NAMES` (2,000,000): names put into the cache directly; 10,000,000 are to be reached.
+//! - `RING53_FLOOD` (100,000): names that come through the server.
+//! - `RING53_CHURN_SECONDS` (3): how long answers come and go. An hour is 3600.
+//! - `RING53_KILLS` (40): how often a server is killed while it saves.
 
 #[path = "support/process.rs"]
 mod process;
@@ -341,6 +342,8 @@ fn killed_while_it_saves_it_starts_clean() {
         *(if said.contains("answers are in the cache again") { &mut warm } else { &mut cold }) += 1;
         // More every time, so that there is something to be saved.
         assert_true(address, 500 + 200 * round.min(50));
+        // What the last one has left was there at the start; now it would be taken for this one's.
+        let _ = fs::remove_file(&beside);
         let begun = Instant::now();
         server.signal(Signal::SIGTERM);
         let has_saved = |server: &Process| server.said().contains("octets of answers saved");
@@ -352,7 +355,8 @@ fn killed_while_it_saves_it_starts_clean() {
                 thread::yield_now();
             }
             longest = (begun.elapsed().as_micros() as u64) * 5 / 4;
-            thread::sleep(Duration::from_micros(random.below(4000)));
+            let most = [500, 4000, 40_000][random.below(3) as usize];
+            thread::sleep(Duration::from_micros(random.below(most)));
         }
         server.signal(Signal::SIGKILL);
         server.end_at_once();

@@ -89,7 +89,8 @@ impl Scene {
                 self.waiting.lock().unwrap().push_back(Waiting { since, query, from, told: 0 });
             }
             let mut waiting = self.waiting.lock().unwrap();
-            while let Some(first) = waiting.pop_front_if(|first| first.since.elapsed() >= DELAY) {
+            while waiting.front().is_some_and(|first| first.since.elapsed() >= DELAY) {
+                let first = waiting.pop_front().unwrap();
                 let query = Message::new(&first.query).unwrap();
                 let name = query.question().unwrap().unwrap().name.to_vec();
                 let reply = reply(query.id(), &name, truth_of(&name));
@@ -150,7 +151,7 @@ impl Scene {
             count(&self.sent.wrong_source);
         }
         // Many of these in a row, and the upstream would be left alone: it says what is not true.
-        if target.told == 1 && right % 4 == 0 {
+        if target.told == 1 && right.is_multiple_of(4) {
             let other = [b"\x05other", &name[..]].concat();
             let _ = self.socket.send_to(&reply(right, &other, FORGED), target.from);
             count(&self.sent.wrong_question);

@@ -128,8 +128,8 @@ const CASES: &[Case] = &[
     Case {
         name: "a name of 300 octets",
         answer: |asked| {
-            let name = [&b"\x3Baaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"[..]; 5];
-            raw(asked, 1, &[&name.concat()[..], &[0], &fixed()].concat())
+            let name = [&[59][..], &[b'a'; 59]].concat().repeat(5);
+            raw(asked, 1, &[&name[..], &[0], &fixed()].concat())
         },
         expected: Expected::Failure,
     },

@@ -7,7 +7,7 @@ mod support;
 mod upstream;
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use ring53::wire::message::Message;
 
 use process::PATIENCE;
 use upstream::{
-    Forwarding, Hits, Upstream, address_in, ask_many, edes, numbered, query_of, reply_of, truth,
-    truth_of, with_opt,
+    Ends, Forwarding, Hits, Upstream, address_in, ask_many, edes, numbered, query_of, reply_of,
+    truth, truth_of, with_opt,
 };
 
 /// Names whose answers are held, and how often they are asked for in a second.
@@ -85,6 +85,27 @@ fn assert_stale_or_servfail(server: SocketAddr) {
     });
 }
 
+/// Asks for names that are not held, as many as are answered, until `over`: each question gets the
+/// truth, or SERVFAIL with a reason. Returns how often each.
+fn ask_on(server: SocketAddr, over: &AtomicBool) -> (u64, u64) {
+    let (mut asked, mut failed) = (0, 0);
+    while !over.load(Ordering::SeqCst) {
+        let name_of = |number| numbered("new", asked + number);
+        let again = ask_many(server, 100, 100, name_of, |number, reply| {
+            if address_in(reply) == Some(truth_of(&name_of(number))) {
+                return;
+            }
+            failed += 1;
+            let reply = Parsed::from_vec(reply).unwrap();
+            assert_eq!(u16::from(reply.response_code()), 2, "{reply}");
+            assert!(!edes(&reply).is_empty(), "SERVFAIL without a reason: {reply}");
+        });
+        assert_eq!(again, 0, "questions without a reply");
+        asked += 100;
+    }
+    (asked - failed, failed)
+}
+
 /// The upstream is there again since `since`: within five seconds so are its answers.
 fn assert_recovers(server: SocketAddr, since: Instant) {
     let mut asked = 0;
@@ -127,11 +148,22 @@ fn outage(
     fill(server, "old", 10);
     let hits = Hits::start(server, "held", HELD, HIT_RATE);
     thread::sleep(Duration::from_millis(1200));
-    let dead = dies(upstream);
-    assert_stale_or_servfail(server);
-    let since = Instant::now();
-    let _alive = revives(dead, address);
-    assert_recovers(server, since);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let ends = Ends(&over);
+        let asks_on = scope.spawn(|| ask_on(server, &over));
+        thread::sleep(Duration::from_millis(300));
+        let dead = dies(upstream);
+        assert_stale_or_servfail(server);
+        let since = Instant::now();
+        let alive = revives(dead, address);
+        assert_recovers(server, since);
+        drop(ends);
+        let (answered, failed) = asks_on.join().unwrap();
+        println!("misses: {answered} answered, {failed} SERVFAIL");
+        assert!(answered >= 100 && failed >= 100, "{answered} {failed}");
+        drop(alive);
+    });
     assert_untouched(hits);
 }
 
@@ -166,19 +198,20 @@ fn an_upstream_that_is_gone_is_survived() {
 #[test]
 fn misses_that_are_slow_do_not_slow_hits() {
     let upstream = Upstream::saying(Box::new(truth));
-    let forwarding = Forwarding::start(upstream.address, "");
+    let more = "[recursion]\noutstanding_per_client_max = 4096\n";
+    let forwarding = Forwarding::start(upstream.address, more);
     let server = forwarding.address;
     fill(server, "held", HELD);
     upstream.state.delay_ms.store(300, Ordering::SeqCst);
     let hits = Hits::start(server, "held", HELD, HIT_RATE);
-    // 4 clients with 450 misses each in flight: below what one address may have.
+    // 3200 misses in flight.
     thread::scope(|scope| {
-        for prefix in ["p", "q", "r", "s"] {
+        for prefix in ["p", "q", "r", "s", "t", "u", "v", "w"] {
             scope.spawn(move || {
                 ask_many(
                     server,
                     2000,
-                    450,
+                    400,
                     |number| numbered(prefix, number),
                     |number, reply| {
                         let truth = truth_of(&numbered(prefix, number));
@@ -260,7 +293,9 @@ fn one_client_has_what_one_client_may() {
 fn all_clients_have_what_all_may() {
     let refused = crowd(5);
     assert!(refused.iter().all(|count| *count >= 150), "{refused:?}");
-    assert_eq!(refused.iter().sum::<usize>(), 5 * 250 - 400, "{refused:?}");
+    // Some more find the queue to those who resolve full, while that has room still.
+    let taken = 5 * 250 - refused.iter().sum::<usize>();
+    assert!((200..=400).contains(&taken), "{taken} were taken: {refused:?}");
 }
 
 /// Many who ask the same while nobody answers cost a bounded amount.

@@ -142,6 +142,9 @@ fn forward(zone: &str, to: &str) -> String {
     format!("[[forward]]\nzone = \"{zone}\"\nto = [\"{to}\"]\n")
 }
 
+/// Starts a peer in a directory, with zones and what it has to answer before it is used.
+type Start = fn(&Path, &[(&str, &Path)], &[u8]) -> Server;
+
 fn probe() -> Vec<u8> {
     query(1, b"\x01z\0", rtype::SOA, None)
 }
@@ -168,9 +171,7 @@ fn nsd_knot_and_bind_come_through_as_they_are() {
 #[test]
 fn zones_go_where_they_are_told_to_and_aliases_lead_out() {
     let directory = tempfile::tempdir().unwrap();
-    let start = |zone: &str,
-                 address: &str,
-                 server: fn(&Path, &[(&str, &Path)], &[u8]) -> Server| {
+    let start = |zone: &str, address: &str, server: Start| {
         let text = format!(
             "$ORIGIN {zone}\n$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\nwww A {address}\n\
              sub.www A {address}\n"
