@@ -117,15 +117,15 @@ impl Cache {
     }
 }
 
-/// Seconds that a failure is remembered at most, and how long after that the next one still follows
-/// it.
+/// Seconds that a failure is remembered at most, and how long after that the next one still
+/// follows it.
 const FAILURE_SECONDS_MAX: u32 = CACHE_FAILURE_MAX.as_secs() as u32;
 
 //= RFC 9520, 3.2
-//# Resolvers SHOULD employ an exponential or linear backoff algorithm to increase the cache duration
-//# for persistent resolution failures.
-/// For how many seconds a failure is remembered that comes `now`, where `before` is what was held of
-/// the question: `first`, or twice as long as the one before it.
+//# Resolvers SHOULD employ an exponential or linear backoff algorithm to increase the cache
+//# duration for persistent resolution failures.
+/// For how many seconds a failure is remembered that comes `now`, where `before` is what was held
+/// of the question: `first`, or twice as long as the one before it.
 pub fn failure_ttl(before: Option<Entry<'_>>, now: Duration, first: u32) -> u32 {
     let follows = |entry: &Entry<'_>| {
         entry.flags() & flag::FAILURE != 0

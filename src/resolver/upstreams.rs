@@ -439,6 +439,8 @@ mod tests {
             counts[choose(&mut upstreams, &route, MS, 0, 0, &mut random).unwrap()] += 1;
         }
         assert!(counts[0].min(counts[1]) > 4000 && (10..200).contains(&counts[2]), "{counts:?}");
+        assert_eq!(preferred(&upstreams, &[0, 1, 2]), 0b011);
+        assert_eq!(preferred(&upstreams, &[2]), 0b1);
         let mut pick = |done, asked| choose(&mut upstreams, &[0, 1], MS, done, asked, &mut random);
         assert_eq!((pick(0b01, 0), pick(0b10, 0), pick(0b11, 0)), (Some(1), Some(0), None));
         assert_eq!((pick(0, 0b01), pick(0b01, 0b10)), (Some(1), Some(1)));

@@ -196,6 +196,7 @@ fn fixed_differences(running: &Config, next: &Config) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -236,6 +237,31 @@ mod tests {
         assert!(told.try_recv().is_err(), "once");
         let tracked = moved.tracked.into_iter().map(|it| it.config.name.clone());
         [names(&moved.removed), names(&tracked.collect::<Vec<_>>())]
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named_and_stays() {
+        const FORWARD: &str = "[[forward]]\nzone = \".\"\nto = [\"192.0.2.1\"]\n";
+        const CACHE: &str = "[cache]\nmemory = \"8MiB\"\nsave = \"x\"\nttl_max = \"1h\"\n";
+        let parse = |text: &str| {
+            let text = format!("version = 1\n{text}");
+            Config::parse("ring53.toml", &text, Path::new("")).unwrap()
+        };
+        let (none, one) = (parse(""), parse(FORWARD));
+        let other = parse(&[CACHE, FORWARD].concat());
+        assert_eq!(fixed_differences(&none, &one), ["the first forward"]);
+        assert_eq!(fixed_differences(&one, &none), ["the last forward"]);
+        assert_eq!(fixed_differences(&one, &other), ["cache.memory", "cache.save"]);
+        let mut next = other.clone();
+        keep_fixed(&one, &mut next);
+        assert_eq!(fixed_differences(&one, &next), [""; 0]);
+        assert_eq!(next.caching.unwrap().ttl_max, Duration::from_secs(3600));
+        let mut next = one.clone();
+        keep_fixed(&none, &mut next);
+        assert!(next.forwards.is_empty() && next.caching.is_none());
+        let mut next = none.clone();
+        keep_fixed(&one, &mut next);
+        assert_eq!((next.forwards, next.caching), (one.forwards, one.caching));
     }
 
     const V: &str = "version TXT 2\n";

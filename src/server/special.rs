@@ -9,8 +9,8 @@ use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, Zone, load};
 
 use super::config::Config;
 
-/// The zones of special-use names that `config` leaves, where zones of the names `served` are served
-/// too: none without a forward.
+/// The zones of special-use names that `config` leaves, where zones of the names `served` are
+/// served too: none without a forward.
 pub fn load_all(config: &Config, served: &[Name], key: HashKey) -> Vec<(Name, Arc<Zone>)> {
     left(config, served).into_iter().map(|special| load_one(special, key)).collect()
 }

@@ -1,5 +1,5 @@
-//! What becomes of a question that the zones here do not answer: which forward takes it and why, and
-//! what a running server knows of it.
+//! What becomes of a question that the zones here do not answer: which forward takes it and why,
+//! and what a running server knows of it.
 //!
 //! ```text
 //!   configuration ──> forward, clients, upstreams

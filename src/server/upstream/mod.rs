@@ -62,7 +62,8 @@ pub struct StreamOptions {
     pub stall: Duration,
     /// How long a connection stays without queries; a peer may say another time (RFC 7828).
     pub idle: Duration,
-    /// Where connections come from, if that matters; upstreams of the other family are not concerned.
+    /// Where connections come from, if that matters; upstreams of the other family are not
+    /// concerned.
     pub sources: Vec<IpAddr>,
 }
 

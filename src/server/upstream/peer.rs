@@ -81,7 +81,7 @@ impl Made {
                 }
                 Carrier::Quic => {
                     let (config, name) = tls(quic::PROTOCOL)?;
-                    let config = quic::configure(config, options.idle)
+                    let config = quic::configure(config, options.idle + options.stall)
                         .ok_or_else(|| io::Error::other("TLS here has no cipher for QUIC"))?;
                     Over::Quic(config, name.to_str().into_owned())
                 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   send ──> stream: | len | query | FIN ──> peer
-//!   finish <──────── | len | reply | FIN <──┘      one peer that does otherwise ends all its streams
+//!   finish <──────── | len | reply | FIN <──┘      who does otherwise loses the connection
 //! ```
 //!
 //! Nothing is sent before the handshake is over (0-RTT could be replayed), and the peer may open no
@@ -19,7 +19,7 @@ use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, ReadError, ReadToEndError,
     TransportConfig, VarInt, WriteError,
 };
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
 
 use crate::limits::{HEADER_LEN, MESSAGE_SIZE_MAX};
@@ -42,8 +42,8 @@ const CERTIFICATE: &str = "invalid peer certificate: ";
 /// The alert of a peer that does not know the protocol (RFC 7301), as QUIC has it (RFC 9001, 4.8).
 const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
 
-/// What a connection is made with; it is idle for as long at most.
-pub(super) fn configure(config: Arc<rustls::ClientConfig>, idle: Duration) -> Option<ClientConfig> {
+/// What a connection is made with; for so long at most nothing comes.
+pub(super) fn configure(config: Arc<rustls::ClientConfig>, most: Duration) -> Option<ClientConfig> {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(0_u32.into())
@@ -51,7 +51,7 @@ pub(super) fn configure(config: Arc<rustls::ClientConfig>, idle: Duration) -> Op
         .datagram_receive_buffer_size(None)
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())
-        .max_idle_timeout(idle.try_into().ok());
+        .max_idle_timeout(most.try_into().ok());
     let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).ok()?));
     client.transport_config(Arc::new(transport));
     Some(client)
@@ -62,6 +62,8 @@ pub(super) struct Quic {
     peer: Rc<Peer>,
     connection: Connection,
     in_flight: Cell<usize>,
+    /// Whether it has brought a reply.
+    has_answered: Cell<bool>,
     /// When something was last sent with nothing in flight, or a reply came.
     since: Cell<Instant>,
     has_ended: Cell<bool>,
@@ -96,6 +98,7 @@ impl Quic {
             peer,
             connection,
             in_flight: Cell::new(0),
+            has_answered: Cell::new(false),
             since: Cell::new(Instant::now()),
             has_ended: Cell::new(false),
             fault: RefCell::default(),
@@ -139,11 +142,27 @@ impl Quic {
             let result = timeout(stall, quic.ask(&octets)).await;
             let result = result.unwrap_or_else(|_| Err(Ended::Fault(late(stall))));
             quic.in_flight.set(quic.in_flight.get() - 1);
+            if matches!(result, Err(Ended::Closed)) {
+                // Those whose replies have come before go first.
+                yield_now().await;
+            }
+            if matches!(result, Err(Ended::Closed)) && quic.has_answered.get() {
+                // Some take only so many queries on one connection: the next one has less to do.
+                quic.end(Fault::Connection("closed by the peer".into()));
+                octets.drain(..2);
+                return quic.peer.send(exchange, octets);
+            }
             if result.is_ok() {
                 quic.since.set(Instant::now());
+                quic.has_answered.set(true);
             }
             let result = result.map_err(|ended| match ended {
                 Ended::Fault(fault) => fault,
+                Ended::Closed => {
+                    let fault = Fault::Connection("closed by the peer".into());
+                    quic.end(fault.clone());
+                    fault
+                }
                 Ended::Wrong(reason) => {
                     // RFC 9250, 4.3.3: an error of the protocol ends the connection.
                     quic.connection.close(PROTOCOL_ERROR, b"");
@@ -164,7 +183,7 @@ impl Quic {
 
     /// Sends a query with its length on a stream of its own; the reply.
     async fn ask(&self, octets: &[u8]) -> Result<Vec<u8>, Ended> {
-        let (mut send, receive) = self.connection.open_bi().await.map_err(fault)?;
+        let (mut send, receive) = self.connection.open_bi().await.map_err(Ended::from)?;
         let mut receive = Cancelled(receive);
         send.write_all(octets).await?;
         //= RFC 9250, 4.2
@@ -232,6 +251,8 @@ fn late(stall: Duration) -> Fault {
 enum Ended {
     /// The peer does not do as the protocol says.
     Wrong(String),
+    /// The peer has closed the connection, and nothing is wrong (RFC 9250, 4.3: DOQ_NO_ERROR).
+    Closed,
     Fault(Fault),
 }
 
@@ -241,10 +262,21 @@ impl From<Fault> for Ended {
     }
 }
 
+impl From<ConnectionError> for Ended {
+    fn from(error: ConnectionError) -> Ended {
+        match error {
+            ConnectionError::ApplicationClosed(close) if close.error_code == NO_ERROR => {
+                Ended::Closed
+            }
+            error => Ended::Fault(fault(error)),
+        }
+    }
+}
+
 impl From<WriteError> for Ended {
     fn from(error: WriteError) -> Ended {
         match error {
-            WriteError::ConnectionLost(reason) => fault(reason).into(),
+            WriteError::ConnectionLost(reason) => reason.into(),
             WriteError::Stopped(_) => Ended::Wrong("it has stopped a query".into()),
             error => Fault::Connection(error.to_string()).into(),
         }
@@ -255,7 +287,7 @@ impl From<ReadToEndError> for Ended {
     fn from(error: ReadToEndError) -> Ended {
         match error {
             ReadToEndError::TooLong => Ended::Wrong("a stream longer than a message".into()),
-            ReadToEndError::Read(ReadError::ConnectionLost(reason)) => fault(reason).into(),
+            ReadToEndError::Read(ReadError::ConnectionLost(reason)) => reason.into(),
             ReadToEndError::Read(error) => Fault::Connection(error.to_string()).into(),
         }
     }
