@@ -72,6 +72,14 @@ impl Bed {
         Ok(Udp::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
+    /// UDP counters of the client's namespace, where upstreams are.
+    pub fn client_udp(&self) -> io::Result<Udp> {
+        let mut command = Command::new("cat");
+        command.arg("/proc/net/snmp");
+        let output = self.in_client(&command).output()?;
+        Ok(Udp::parse(&String::from_utf8_lossy(&output.stdout)))
+    }
+
     /// Octets that the kernel takes for the UDP socket at `address`, port 53; of several the least.
     pub fn receive_buffer(&self, address: Ipv4Addr) -> io::Result<Option<u64>> {
         let mut command = Command::new("ss");
@@ -89,9 +97,11 @@ impl Bed {
     }
 }
 
-/// Datagrams that the kernel dropped at the sockets of a namespace.
+/// Datagrams at the sockets of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Udp {
+    /// Given to them.
+    pub received: u64,
     /// No room in a receive buffer.
     pub receive_drops: u64,
     /// No room in a send buffer.
@@ -108,6 +118,7 @@ impl Udp {
             numbers.split_whitespace().nth(at)?.parse().ok()
         };
         Udp {
+            received: of("InDatagrams").unwrap_or(0),
             receive_drops: of("RcvbufErrors").unwrap_or(0),
             send_drops: of("SndbufErrors").unwrap_or(0),
         }
@@ -217,7 +228,7 @@ mod tests {
     fn drops_are_found_by_name() {
         let text = "Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors\n\
                     Udp: 9 1 2 8 7 6\nUdpLite: 0\n";
-        assert_eq!(Udp::parse(text), Udp { receive_drops: 7, send_drops: 6 });
+        assert_eq!(Udp::parse(text), Udp { received: 9, receive_drops: 7, send_drops: 6 });
         assert_eq!(Udp::parse(""), Udp::default());
     }
 
