@@ -174,6 +174,23 @@ pub fn pin_family(process: u32, core: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Seconds of a core that a process and its descendants have taken, in ticks of the kernel.
+pub fn core_seconds(process: u32) -> f64 {
+    /// What the kernel shows processes, whatever its own clock is (USER_HZ).
+    const TICKS_A_SECOND: f64 = 100.0;
+    let of = |process: u32| {
+        ticks_of(&fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default())
+    };
+    family(process).into_iter().map(of).sum::<u64>() as f64 / TICKS_A_SECOND
+}
+
+/// User and system ticks in `/proc/<process>/stat`, behind the name, which may have any letters.
+fn ticks_of(text: &str) -> u64 {
+    let behind = text.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let ticks = behind.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|word| word.parse::<u64>().ok()).sum()
+}
+
 /// Resident memory of a process and its descendants in MiB, what they share counted once.
 pub fn memory_mib(process: u32) -> f64 {
     let kib = |process: u32| {
@@ -239,6 +256,13 @@ mod tests {
                     UNCONN 0 0 10.53.0.1:53 0.0.0.0:* skmem:(r0,rb212992,t0,tb9,f0)\n";
         let of = |last| receive_buffer(text, Ipv4Addr::new(10, 53, 0, last));
         assert_eq!([of(11), of(1), of(12)], [Some(425_984), Some(212_992), None]);
+    }
+
+    #[test]
+    fn ticks_stand_behind_the_name() {
+        let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 110 0 0 0 30 12 5 6 20 0 1 0 33 0";
+        assert_eq!((ticks_of(text), ticks_of("")), (42, 0));
+        assert!(core_seconds(std::process::id()) >= 0.0);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub fn all(
     quiet: bool,
 ) -> io::Result<()> {
     let work = bed.directory()?;
-    let mut run = Run { bed, settings, raw, contenders, work: &work, quiet };
+    let mut run = Run { bed, settings, raw, contenders, work: &work, quiet, upstreams: None };
     let ceiling = Line { step: "ceiling".into(), ..Line::default() };
     if !run.raw.has(&ceiling) {
         let values = measure::ceiling(bed, settings, run.work)?;
@@ -53,6 +53,8 @@ struct Run<'a> {
     contenders: &'a [&'static Contender],
     work: &'a Path,
     quiet: bool,
+    /// Whom caches ask.
+    upstreams: Option<Upstreams>,
 }
 
 /// Servers in the order of the table; `None`: out of this shape.
@@ -67,10 +69,9 @@ impl Run<'_> {
         let directory = self.work.join(shape.name());
         let zones = Zones::write(shape, self.settings.names, &directory)?;
         let before = self.bed.received()?;
-        let mut upstreams = None;
         let mut out = Vec::new();
         match shape.carrier() {
-            Some(carrier) => upstreams = Some(Upstreams::start(self.bed, &zones, carrier)?),
+            Some(carrier) => self.upstreams = Some(Upstreams::start(self.bed, &zones, carrier)?),
             None => out = self.alone(&zones)?,
         }
         let mut servers = self.start_all(&zones, &out)?;
@@ -84,9 +85,9 @@ impl Run<'_> {
                 None => self.mix(&zones, &mut servers, mix)?,
             }
             // Who has no upstream fails, whatever else is good about it.
-            upstreams.as_mut().map_or(Ok(()), Upstreams::check)?;
+            self.upstreams.as_mut().map_or(Ok(()), Upstreams::check)?;
         }
-        drop((servers, upstreams));
+        drop((servers, self.upstreams.take()));
         let received = self.bed.received()?.since(before);
         let figures = [("mine", received.mine), ("others", received.others)];
         let values = figures.map(|(name, count)| (name.to_string(), count as f64)).into();
@@ -349,10 +350,16 @@ impl Run<'_> {
             server_core: Some(self.bed.server_core()),
             ..LoadOptions::to(server.socket())
         };
-        let before = Kernel::read(&cores);
+        let taken =
+            |upstreams: &Option<Upstreams>| upstreams.as_ref().map_or(0.0, Upstreams::core_seconds);
+        let (before, taken_before) = (Kernel::read(&cores), taken(&self.upstreams));
         let mut measured = measure(server);
         if let Ok(values) = &mut measured {
             values.insert("stolen".into(), Kernel::read(&cores).stolen_since(&before));
+            if self.upstreams.is_some() && key.step == "offer" {
+                let share = (taken(&self.upstreams) - taken_before) / self.settings.seconds;
+                values.insert("upstream_busy".into(), share);
+            }
         }
         if let Err(error) = server.check() {
             *slot = None;

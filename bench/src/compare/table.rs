@@ -16,6 +16,8 @@ const CEILING_SHARE: f64 = 0.8;
 const OFFERED_MIN: f64 = 0.9;
 /// And one of answers whose share of NXDOMAIN is this far from that of the queries.
 const RCODES_OFF: f64 = 0.03;
+/// From this share of the generator's core on upstreams and generator get in each other's way.
+const UPSTREAM_BUSY_MAX: f64 = 0.7;
 /// By so much latencies of one server vary between two measurements at least.
 const LATENCY_NOISE: f64 = 1.02;
 
@@ -325,6 +327,11 @@ pub fn notes(lines: &[Line], compare: &Compare) -> Vec<String> {
         add(format!(
             "taken from a core by the hypervisor: {usual:.1} % in most loads, {most:.1} % at most"
         ));
+    }
+    let busy = lines.iter().filter_map(|line| line.values.get("upstream_busy").copied());
+    if let Some(most) = busy.reduce(f64::max) {
+        let limit = if most > UPSTREAM_BUSY_MAX { ", and may be the limit of misses" } else { "" };
+        add(format!("upstreams took at most {:.0} % of the generator's core{limit}", 100.0 * most));
     }
     for line in lines.iter().filter(|line| !line.note.is_empty()) {
         let place = [line.shape.as_str(), &line.mix, &line.contender];

@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use super::contenders::pinned;
 use super::shapes::Zones;
 use crate::bed::Bed;
+use crate::bed::counters::core_seconds;
 use crate::bed::namespaces::CLIENT;
 use crate::probe::verify;
 
@@ -106,6 +107,12 @@ impl Upstreams {
             }
         }
         Ok(())
+    }
+
+    /// Seconds of a core that they have taken.
+    pub fn core_seconds(&self) -> f64 {
+        let each = self.children.iter().map(|child| core_seconds(child.id()));
+        each.sum()
     }
 
     fn wait_for(&mut self, bed: &Bed, address: Ipv4Addr, question: &str) -> io::Result<()> {
@@ -200,9 +207,12 @@ fn certify(directory: &Path) -> io::Result<()> {
     let authority_key = KeyPair::generate().map_err(failed)?;
     let mut authority = CertificateParams::new(Vec::new()).map_err(failed)?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Of two certificates with the same name one would seem to have signed itself.
+    authority.distinguished_name.push(DnType::CommonName, "authority of a comparison");
     let own = authority.self_signed(&authority_key).map_err(failed)?;
     let key = KeyPair::generate().map_err(failed)?;
-    let params = CertificateParams::new(vec![SERVER_NAME.into()]).map_err(failed)?;
+    let mut params = CertificateParams::new(vec![SERVER_NAME.into()]).map_err(failed)?;
+    params.distinguished_name.push(DnType::CommonName, SERVER_NAME);
     let issuer = Issuer::new(authority, authority_key);
     let certificate = params.signed_by(&key, &issuer).map_err(failed)?;
     fs::write(directory.join("ca.pem"), own.pem())?;

@@ -13,7 +13,8 @@ pub const CONTENDER: Contender = Contender {
     role: Role::Cache,
     asks: &[Carrier::Udp],
     programs: &["kresd"],
-    settings: "one instance, policy.STUB (no validation), no module that is not needed",
+    settings: "one instance, policy.FORWARD without trust anchors (policy.STUB keeps for 5 s what an \
+               authority says), no module that is not needed",
     version: || said("kresd", "--version", "Knot Resolver"),
     prepare,
     reload: hang_up,
@@ -27,8 +28,8 @@ fn prepare(place: &Place) -> io::Result<Command> {
          modules.unload('ta_signal_query')\nmodules.unload('priming')\n\
          modules.unload('detect_time_skew')\nmodules.unload('detect_time_jump')\n\
          cache.size = {octets}\n\
-         policy.add(policy.suffix(policy.STUB({{'{FAR}'}}), {{todname('{FAR_ZONE}')}}))\n\
-         policy.add(policy.all(policy.STUB({{'{NEAR}'}})))\n"
+         policy.add(policy.suffix(policy.FORWARD({{'{FAR}'}}), {{todname('{FAR_ZONE}')}}))\n\
+         policy.add(policy.all(policy.FORWARD({{'{NEAR}'}})))\n"
     );
     let file = place.write("kresd.conf", &text)?;
     let mut command = pinned("kresd", place.core)?;

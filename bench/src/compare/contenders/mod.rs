@@ -64,20 +64,21 @@ impl Place<'_> {
         Ok(path)
     }
 
-    /// Octets that a cache may have: more than any needs for all names, and as many misses.
+    /// Octets that a cache may have: more than any needs for all names, and for misses beside them.
     fn cache_octets(&self) -> u64 {
         (self.zones.names * CACHE_OCTETS_PER_NAME).max(CACHE_OCTETS_MIN)
     }
 
-    /// Answers that a cache which counts answers may have.
+    /// The same of a cache that counts answers.
     fn cache_answers(&self) -> u64 {
-        self.cache_octets() / CACHE_OCTETS_PER_NAME
+        (self.zones.names * 2).max(CACHE_ANSWERS_MIN)
     }
 }
 
 /// What no cache of the table needs for one answer.
 const CACHE_OCTETS_PER_NAME: u64 = 2048;
-const CACHE_OCTETS_MIN: u64 = 2 << 30;
+const CACHE_OCTETS_MIN: u64 = 512 << 20;
+const CACHE_ANSWERS_MIN: u64 = 1_000_000;
 
 /// A server that takes part.
 pub struct Contender {
