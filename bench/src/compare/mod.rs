@@ -5,7 +5,7 @@
 //!                                      zones ──> each alone, in turn
 //!                                      all started ──> for each mix:
 //!                                          offer .. ──> peaks ──> cost, latency ──> overload
-//!   of caches:                       upstreams ──> all started ──> every name asked for once ──> ..
+//!   of caches:                      upstreams ──> all started ──> each name asked for once ──> ..
 //!   every measurement ──> raw file ──> rows ──> report, table            A B B A, medians
 //! ```
 

@@ -22,12 +22,12 @@ pub struct Options {
     /// caches.
     #[arg(long, value_delimiter = ',')]
     shapes: Vec<Shape>,
-    /// Mixes: hot, zipf, uniform, random, each with +tcp, +replaced or +spoofed if wanted, for caches
-    /// with +misses [default: what says something about the shape].
+    /// Mixes: hot, zipf, uniform, random, each with +tcp, +replaced or +spoofed if wanted, uniform
+    /// of caches with +misses [default: what says something about the shape].
     #[arg(long, value_delimiter = ',')]
     mixes: Vec<Mix>,
-    /// Who takes part: ring53, mmsg, nsd, knot, bind, powerdns, echo; of caches ring53-cache, unbound,
-    /// recursor, dnsdist, kresd, dnsmasq, and ring53 and echo beside them [default: all].
+    /// Who takes part: ring53, mmsg, nsd, knot, bind, powerdns, echo; of caches ring53-cache,
+    /// unbound, recursor, dnsdist, kresd, dnsmasq, and ring53 and echo beside them [default: all].
     #[arg(long, value_delimiter = ',', value_parser = Contender::find)]
     contenders: Vec<&'static Contender>,
     /// Names of a zone [default: 1000000].

@@ -6,8 +6,8 @@
 //!           ──far.example.──> far   10.53.0.3    every answer after 50 ms
 //! ```
 //!
-//! Near answers cost the generator's core less than a miss costs a cache: an address from a zone, or
-//! from Unbound's own configuration behind TLS. The certificate is one of this comparison.
+//! Near answers cost the generator's core less than a miss costs a cache: an address from a zone,
+//! or from Unbound's own configuration behind TLS. The certificate is one of this comparison.
 
 use std::fs::{self, File};
 use std::io;
@@ -66,7 +66,7 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// Starts those that caches ask by `carrier` for what `zones` have, and waits until they answer.
+    /// Starts those that caches ask by `carrier` for what `zones` have, and waits for answers.
     pub fn start(bed: &Bed, zones: &Zones, carrier: Carrier) -> io::Result<Upstreams> {
         bed.add_client_address(FAR)?;
         let directory = zones.directory().join("upstream");
@@ -173,7 +173,8 @@ fn encrypted(directory: &Path, keys: &Path, core: usize) -> io::Result<Command> 
          interface: {NEAR}@53\n  interface: {NEAR}@853\n  interface: {NEAR}@443\n  \
          tls-service-key: \"{keys}/upstream.key\"\n  tls-service-pem: \"{keys}/upstream.pem\"\n  \
          tls-port: 853\n  https-port: 443\n  incoming-num-tcp: 1000\n  tcp-idle-timeout: 60000\n  \
-         http-max-streams: 1000\n  http-query-buffer-size: 64m\n  http-response-buffer-size: 64m\n  \
+         http-max-streams: 1000\n  http-query-buffer-size: 64m\n  \
+         http-response-buffer-size: 64m\n  \
          stream-wait-size: 64m\n  local-zone: \"{zone}\" redirect\n  \
          local-data: \"{zone} 86400 IN A 192.0.2.53\"\n\
          remote-control:\n  control-enable: no\n"

@@ -29,7 +29,8 @@ pub const MMSG: Contender = Contender {
     ..URING
 };
 
-/// As a cache that forwards. Its process has the one core: what resolves shares it with what answers.
+/// As a cache that forwards. Its process has the one core: what resolves shares it with what
+/// answers.
 pub const CACHE: Contender = Contender {
     name: "ring53-cache",
     title: "ring53, cache",
