@@ -72,6 +72,14 @@ impl Bed {
         Ok(Udp::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
+    /// UDP counters of the client's namespace, where upstreams are.
+    pub fn client_udp(&self) -> io::Result<Udp> {
+        let mut command = Command::new("cat");
+        command.arg("/proc/net/snmp");
+        let output = self.in_client(&command).output()?;
+        Ok(Udp::parse(&String::from_utf8_lossy(&output.stdout)))
+    }
+
     /// Octets that the kernel takes for the UDP socket at `address`, port 53; of several the least.
     pub fn receive_buffer(&self, address: Ipv4Addr) -> io::Result<Option<u64>> {
         let mut command = Command::new("ss");
@@ -89,9 +97,11 @@ impl Bed {
     }
 }
 
-/// Datagrams that the kernel dropped at the sockets of a namespace.
+/// Datagrams at the sockets of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Udp {
+    /// Given to them.
+    pub received: u64,
     /// No room in a receive buffer.
     pub receive_drops: u64,
     /// No room in a send buffer.
@@ -108,6 +118,7 @@ impl Udp {
             numbers.split_whitespace().nth(at)?.parse().ok()
         };
         Udp {
+            received: of("InDatagrams").unwrap_or(0),
             receive_drops: of("RcvbufErrors").unwrap_or(0),
             send_drops: of("SndbufErrors").unwrap_or(0),
         }
@@ -161,6 +172,23 @@ pub fn pin_family(process: u32, core: usize) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Seconds of a core that a process and its descendants have taken, in ticks of the kernel.
+pub fn core_seconds(process: u32) -> f64 {
+    /// What the kernel shows processes, whatever its own clock is (USER_HZ).
+    const TICKS_A_SECOND: f64 = 100.0;
+    let of = |process: u32| {
+        ticks_of(&fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default())
+    };
+    family(process).into_iter().map(of).sum::<u64>() as f64 / TICKS_A_SECOND
+}
+
+/// User and system ticks in `/proc/<process>/stat`, behind the name, which may have any letters.
+fn ticks_of(text: &str) -> u64 {
+    let behind = text.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let ticks = behind.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|word| word.parse::<u64>().ok()).sum()
 }
 
 /// Resident memory of a process and its descendants in MiB, what they share counted once.
@@ -217,7 +245,7 @@ mod tests {
     fn drops_are_found_by_name() {
         let text = "Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors\n\
                     Udp: 9 1 2 8 7 6\nUdpLite: 0\n";
-        assert_eq!(Udp::parse(text), Udp { receive_drops: 7, send_drops: 6 });
+        assert_eq!(Udp::parse(text), Udp { received: 9, receive_drops: 7, send_drops: 6 });
         assert_eq!(Udp::parse(""), Udp::default());
     }
 
@@ -228,6 +256,13 @@ mod tests {
                     UNCONN 0 0 10.53.0.1:53 0.0.0.0:* skmem:(r0,rb212992,t0,tb9,f0)\n";
         let of = |last| receive_buffer(text, Ipv4Addr::new(10, 53, 0, last));
         assert_eq!([of(11), of(1), of(12)], [Some(425_984), Some(212_992), None]);
+    }
+
+    #[test]
+    fn ticks_stand_behind_the_name() {
+        let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 110 0 0 0 30 12 5 6 20 0 1 0 33 0";
+        assert_eq!((ticks_of(text), ticks_of("")), (42, 0));
+        assert!(core_seconds(std::process::id()) >= 0.0);
     }
 
     #[test]

@@ -174,6 +174,15 @@ impl Bed {
         ip(&self.client_namespace(), &neighbour)
     }
 
+    /// Gives the client one address more, of the same network, unless it has it.
+    pub fn add_client_address(&self, address: Ipv4Addr) -> io::Result<()> {
+        let (near, far) = (self.server_interface(), self.client_interface());
+        ip(&self.client_namespace(), &format!("addr replace {address}/16 dev {far}"))?;
+        let neighbour =
+            format!("neigh replace {address} lladdr {CLIENT_MAC} dev {near} nud permanent");
+        ip(&self.server_namespace(), &neighbour)
+    }
+
     /// `command`, in the server's namespace.
     pub fn in_server(&self, command: &Command) -> Command {
         within(&self.server_namespace(), command)

@@ -54,6 +54,9 @@ pub struct Replies {
     pub octets: f64,
     /// Replies by rcode.
     pub rcodes: BTreeMap<String, u64>,
+    /// Datagrams that came to sockets of the client's namespace meanwhile, which its own replies do
+    /// not: what upstreams were asked.
+    pub upstream: u64,
 }
 
 impl Replies {
@@ -75,6 +78,7 @@ pub fn fire(bed: &Bed, shot: &Shot) -> io::Result<Replies> {
     }
     gun.arg("-i").arg(&shot.queries).arg(shot.address.to_string());
     gun.env("PATH", path());
+    let before = bed.client_udp()?;
     let mut gun = bed.in_client(&gun);
     gun.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = gun.spawn()?;
@@ -88,11 +92,13 @@ pub fn fire(bed: &Bed, shot: &Shot) -> io::Result<Replies> {
         thread::sleep(Duration::from_millis(5));
     }
     let output = child.wait_with_output()?;
+    let upstream = bed.client_udp()?.received.saturating_sub(before.received);
     let text = String::from_utf8_lossy(&output.stdout);
-    parse(&text).ok_or_else(|| {
+    let replies = parse(&text).ok_or_else(|| {
         let said = String::from_utf8_lossy(&output.stderr);
         io::Error::other(format!("kxdpgun: {} {}", said.trim(), text.trim()))
-    })
+    })?;
+    Ok(Replies { upstream, ..replies })
 }
 
 /// Where programs are, root's too.
@@ -129,6 +135,7 @@ fn parse(text: &str) -> Option<Replies> {
         rate: rate as f64,
         octets: octets.unwrap_or_default(),
         rcodes,
+        upstream: 0,
     })
 }
 

@@ -6,6 +6,7 @@
 //!   cost       core time of an answer: a spinner of the lowest class takes what is left
 //!   latency    a verified prober beside the rate
 //!   overload   good answers a second when several times the peak is offered
+//!   filled     memory of a cache that was asked for every name
 //! ```
 
 use std::collections::BTreeMap;
@@ -24,6 +25,9 @@ use super::prober;
 use super::server::{Server, replaced};
 use super::settings::Settings;
 use super::shapes::Zones;
+use super::upstream::Carrier;
+use super::warm;
+use crate::bed::echo::pin;
 use crate::bed::spin::Awake;
 use crate::bed::{Bed, spin};
 use crate::mix::{Entry, Questions};
@@ -35,6 +39,10 @@ pub type Values = BTreeMap<String, f64>;
 /// Queries that a prober or a load of this program has to choose from.
 const QUESTIONS: u64 = 200_000;
 const NXDOMAIN: u8 = 3;
+/// Questions upstream for an answer from which on answers are no hits ...
+const UPSTREAM_OF_HITS_MAX: f64 = 0.01;
+/// ... and below which they are no misses.
+const UPSTREAM_OF_MISSES_MIN: f64 = 0.9;
 /// Replies from which on the shares of their rcodes say something.
 const REPLIES_MIN: u64 = 1000;
 
@@ -226,6 +234,17 @@ impl<'a> Measure<'a> {
         if server.contender.role != Role::Echo && replies.received >= REPLIES_MIN {
             values.insert("nxdomain_expected".into(), self.nxdomain);
         }
+        let is_counted = self.zones.shape.carrier() == Some(Carrier::Udp);
+        if is_counted && server.contender.role == Role::Cache && replies.received > 0 {
+            // Questions upstream for each answer: none for hits, one for each miss.
+            let asked = replies.upstream as f64 / replies.received as f64;
+            values.insert("upstream".into(), asked);
+            if self.mix.is_random() {
+                values.insert("upstream_min".into(), UPSTREAM_OF_MISSES_MIN);
+            } else if !self.mix.misses {
+                values.insert("upstream_max".into(), UPSTREAM_OF_HITS_MAX);
+            }
+        }
         values
     }
 
@@ -312,6 +331,29 @@ pub fn alone(
     ]))
 }
 
+//----------- Caches ---------------------------------------------------------
+
+/// Asks `server` for every name of `zones`, and what of memory that took.
+pub fn filled(bed: &Bed, zones: &Zones, server: &Server) -> io::Result<Values> {
+    let before = server.memory_mib();
+    let apex = zones.files.first().map_or("", |(name, _)| name);
+    let core = bed.client_core();
+    let (seconds, again) = bed.with_client(|| {
+        pin(core)?;
+        warm::fill(server.socket(), apex, zones.names)
+    })?;
+    // It tidies up after itself.
+    thread::sleep(Duration::from_secs(1));
+    let after = server.memory_mib();
+    Ok(values([
+        ("seconds", seconds),
+        ("asked_again", again as f64),
+        ("memory_before_mib", before),
+        ("memory_mib", after),
+        ("answer_octets", (after - before) * f64::from(1 << 20) / zones.names as f64),
+    ]))
+}
+
 //----------- Ceiling --------------------------------------------------------
 
 /// The most that kxdpgun sends and receives, against a reflector in the driver.
@@ -371,6 +413,7 @@ mod tests {
             rate: 100.0,
             octets: 60.0,
             rcodes: rcodes.map(|(rcode, count)| (rcode.to_string(), count)).into(),
+            upstream: 0,
         };
         let values = of_replies(&replies);
         assert_eq!((values["good"], values["loss"], values["nxdomain"]), (80.0, 0.5, 0.2));

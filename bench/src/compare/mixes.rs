@@ -5,10 +5,11 @@
 //!   + tcp      one of a hundred over TCP
 //!   + replaced the zone is replaced every second meanwhile
 //!   + spoofed  from addresses that nobody has, beside a little honest traffic
+//!   + misses   every fifth for a name that nobody has asked for, of an upstream that is far away
 //! ```
 //!
 //! Uniform questions over delegations are a TLD's referrals; random ones over the signed zone are
-//! what its denial costs.
+//! what its denial costs. Random ones over what caches are asked for do exist: each is a miss.
 
 use std::fmt;
 use std::fs::File;
@@ -17,10 +18,11 @@ use std::path::Path;
 use std::str::FromStr;
 
 use ring53::limits::HEADER_LEN;
-use ring53::wire::message::{CLASS_IN, Writer};
+use ring53::wire::message::{CLASS_IN, Writer, header};
 use ring53::wire::{Name, rtype};
 
 use super::shapes::Shape;
+use super::upstream::{FAR_ZONE, MISS_ZONE};
 use crate::mix::draw::{Draws, Popularity, shuffle};
 use crate::mix::expect::Answers;
 use crate::mix::{Expected, Questions, QuestionsBuilder, Traits};
@@ -30,6 +32,8 @@ use crate::zones::{HOSTING_ZONES, apex};
 /// Names that Zipf's law is drawn over.
 const ZIPF_NAMES: u64 = 100_000;
 const NXDOMAIN: u8 = 3;
+/// Of so many questions one is a miss, beside hits.
+const MISS_EVERY: u64 = 5;
 
 //----------- Mix ------------------------------------------------------------
 
@@ -57,6 +61,8 @@ pub struct Mix {
     pub replaced: bool,
     /// Sources that nobody has.
     pub spoofed: bool,
+    /// Every fifth question is for a name nobody has asked for.
+    pub misses: bool,
 }
 
 const BASES: [(Base, &str); 4] = [
@@ -69,7 +75,7 @@ const BASES: [(Base, &str); 4] = [
 impl Mix {
     /// The base alone.
     pub const fn of(base: Base) -> Mix {
-        Mix { base, tcp: false, replaced: false, spoofed: false }
+        Mix { base, tcp: false, replaced: false, spoofed: false, misses: false }
     }
 
     /// What is measured of a shape unless something else is asked for.
@@ -87,6 +93,9 @@ impl Mix {
             Shape::Hosting => vec![zipf, uniform, random],
             Shape::Ip6arpa => vec![uniform, random],
             Shape::Signed => vec![zipf, uniform, random, replaced],
+            // Random names last: a cache that counts answers throws others out for them.
+            Shape::Cached => vec![uniform, Mix { misses: true, ..uniform }, random],
+            Shape::CachedTls | Shape::CachedHttps => vec![random],
         }
     }
 
@@ -95,8 +104,20 @@ impl Mix {
         if self.replaced && shape == Shape::Hosting {
             return Some("writing 10,000 files a second takes what the generator needs");
         }
-        (self.spoofed && (self.tcp || self.replaced))
-            .then_some("spoofed sources are measured by themselves")
+        if self.spoofed && (self.tcp || self.replaced) {
+            return Some("spoofed sources are measured by themselves");
+        }
+        match shape {
+            Shape::Cached if self.replaced => Some("a cache has no zone that could be replaced"),
+            Shape::Cached if self.misses && (self.tcp || self.spoofed || self.is_random()) => {
+                Some("misses beside hits are measured over UDP, with hits")
+            }
+            Shape::CachedTls | Shape::CachedHttps if self != Mix::of(Base::Random) => {
+                Some("of upstreams over TLS and HTTPS misses are measured: random names")
+            }
+            _ if self.misses && shape != Shape::Cached => Some("an authority has no misses"),
+            _ => None,
+        }
     }
 
     /// Whether answers come over kxdpgun, which can offer more than a core answers.
@@ -106,6 +127,11 @@ impl Mix {
 
     /// Whether each load asks for names that no other has asked for.
     pub fn is_fresh(self) -> bool {
+        self.is_random() || self.misses
+    }
+
+    /// Whether all names are random.
+    pub fn is_random(self) -> bool {
         self.base == Base::Random
     }
 
@@ -114,14 +140,16 @@ impl Mix {
         let (kind, index) = match self.base {
             Base::Random => {
                 let rtype = if shape == Shape::Ip6arpa { "PTR" } else { "A" };
-                return Asked { name: absent(shape, names, random), rtype, exists: false };
+                let exists = shape.carrier().is_some();
+                return Asked { name: absent(shape, names, random), rtype, exists };
             }
             Base::Hot => (0, names / 2),
             Base::Zipf => (random.below(100), zipf.draw(random)),
             Base::Uniform => (random.below(100), random.below(names)),
         };
         // The kinds from 90 to 98 are for names that do not exist, but for the signed shape.
-        let exists = shape == Shape::Signed || !(90..99).contains(&kind);
+        let all_exist = shape == Shape::Signed || shape.carrier().is_some();
+        let exists = all_exist || !(90..99).contains(&kind);
         let (name, rtype) = about(shape.of_zones(), names, kind, index, random);
         Asked { name, rtype, exists }
     }
@@ -138,15 +166,20 @@ impl Mix {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
         let (zipf, mut random) = (Zipf::new(names), Random::new(seed));
         let flags = if shape == Shape::Signed { " D" } else { "" };
-        for _ in 0..count {
+        for number in 0..count {
+            if self.misses && number % MISS_EVERY == 0 {
+                writeln!(file, "x{:x}.{FAR_ZONE} A", random.below(1 << 48))?;
+                continue;
+            }
             let asked = self.draw(shape, names, &zipf, &mut random);
             writeln!(file, "{} {}{flags}", asked.name, asked.rtype)?;
         }
         file.flush()
     }
 
-    /// `count` queries for the generator of this program. With `answers` each says what its answer
-    /// has to be: the rcode follows from the name, the records are those that the zones have.
+    /// `count` queries for the generator of this program, misses beside hits left out: it is the
+    /// hits that are watched. With `answers` each says what its answer has to be: the rcode follows
+    /// from the name, the records are those that the zones have.
     pub fn questions(
         self,
         shape: Shape,
@@ -160,7 +193,7 @@ impl Mix {
         let mut rcodes = Vec::with_capacity(count as usize);
         for _ in 0..count {
             let asked = self.draw(shape, names, &zipf, &mut random);
-            let (message, question_len) = asked.message(shape == Shape::Signed)?;
+            let (message, question_len) = asked.message(shape)?;
             let stream = self.tcp && random.below(100) == 0;
             let traits = Traits { fresh: 0, mixed_case: false, stream };
             builder.add(&message, question_len, traits);
@@ -184,9 +217,12 @@ impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let base = BASES.iter().find(|(base, _)| *base == self.base).map_or("", |(_, name)| name);
         f.write_str(base)?;
-        for (on, word) in
-            [(self.tcp, "+tcp"), (self.replaced, "+replaced"), (self.spoofed, "+spoofed")]
-        {
+        for (on, word) in [
+            (self.tcp, "+tcp"),
+            (self.replaced, "+replaced"),
+            (self.spoofed, "+spoofed"),
+            (self.misses, "+misses"),
+        ] {
             if on {
                 f.write_str(word)?;
             }
@@ -201,8 +237,8 @@ impl FromStr for Mix {
     fn from_str(text: &str) -> Result<Mix, String> {
         let unknown = || {
             format!(
-                "{text:?} is no mix: hot, zipf, uniform or random, then +tcp, +replaced or \
-                 +spoofed, for example uniform+replaced"
+                "{text:?} is no mix: hot, zipf, uniform or random, then +tcp, +replaced, +spoofed \
+                 or +misses, for example uniform+replaced"
             )
         };
         let mut words = text.split('+');
@@ -214,6 +250,7 @@ impl FromStr for Mix {
                 "tcp" => mix.tcp = true,
                 "replaced" => mix.replaced = true,
                 "spoofed" => mix.spoofed = true,
+                "misses" => mix.misses = true,
                 _ => return Err(unknown()),
             }
         }
@@ -231,14 +268,16 @@ struct Asked {
 
 impl Asked {
     /// The message and the octets of its question.
-    fn message(&self, dnssec: bool) -> io::Result<(Vec<u8>, usize)> {
+    fn message(&self, shape: Shape) -> io::Result<(Vec<u8>, usize)> {
         let name: Name = self.name.parse().map_err(io::Error::other)?;
         let qtype = rtype::parse(self.rtype.as_bytes()).ok_or(io::ErrorKind::InvalidInput)?;
-        let mut query = Writer::new(0, 0);
+        // Who wants a cache to ask others says so.
+        let flags = if shape.carrier().is_some() { header::RD } else { 0 };
+        let mut query = Writer::new(0, flags);
         query.question(name.as_wire(), qtype, CLASS_IN);
         let mut message = query.into_octets();
         let question_len = message.len() - HEADER_LEN;
-        if dnssec {
+        if shape == Shape::Signed {
             // OPT: root, type 41, 1232 octets, DO.
             message.extend([0, 0, 41, 0x04, 0xD0, 0, 0, 0x80, 0, 0, 0]);
             message[11] = 1;
@@ -247,7 +286,8 @@ impl Asked {
     }
 }
 
-/// A random name that does not exist, as deep as those of the zone that do.
+/// A random name that does not exist, as deep as those of the zone that do; for caches one that
+/// does, below a wildcard.
 fn absent(shape: Shape, names: u64, random: &mut Random) -> String {
     let word = random.below(1 << 48);
     match shape {
@@ -258,6 +298,7 @@ fn absent(shape: Shape, names: u64, random: &mut Random) -> String {
             let labels: Vec<String> = digits.chars().rev().map(String::from).collect();
             format!("{}.{}", labels.join("."), apex(shape.of_zones()))
         }
+        _ if shape.carrier().is_some() => format!("x{word:x}.{MISS_ZONE}"),
         _ => format!("x{word:x}.{}", apex(shape.of_zones())),
     }
 }

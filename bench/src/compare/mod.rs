@@ -5,10 +5,12 @@
 //!                                      zones ──> each alone, in turn
 //!                                      all started ──> for each mix:
 //!                                          offer .. ──> peaks ──> cost, latency ──> overload
+//!   of caches:                      upstreams ──> all started ──> each name asked for once ──> ..
 //!   every measurement ──> raw file ──> rows ──> report, table            A B B A, medians
 //! ```
 
 mod builds;
+mod caches;
 mod clock;
 pub mod contenders;
 mod kxdpgun;
@@ -23,6 +25,8 @@ mod server;
 mod settings;
 mod shapes;
 mod table;
+mod upstream;
+mod warm;
 
 use std::fs;
 use std::io;
@@ -83,7 +87,9 @@ pub fn run(options: &Options) -> io::Result<()> {
     let compare = table::compare(raw.lines(), &settings, &present);
     let mut notes = missing;
     notes.extend(table::notes(raw.lines(), &compare));
-    let text = table::markdown(&compare, &settings, &notes);
+    let ratios = caches::ratios(&compare, &settings);
+    let text = table::markdown(&compare, &settings, &notes) + &caches::markdown(&ratios);
+    notes.extend(ratios.iter().map(ToString::to_string));
     let report = Report {
         schema: SCHEMA,
         command: "compare".into(),
@@ -138,7 +144,9 @@ type Present = Vec<(&'static Contender, String)>;
 
 fn contenders(settings: &Settings) -> io::Result<(Present, Vec<String>)> {
     let (mut present, mut missing) = (Vec::new(), Vec::new());
-    for contender in settings.contenders()? {
+    let shapes = settings.shapes()?;
+    let wanted = settings.contenders()?.into_iter();
+    for contender in wanted.filter(|one| shapes.iter().any(|&shape| one.takes_part(shape))) {
         match contender.missing() {
             Some(program) => {
                 missing.push(format!("{}: not measured: no {program} here", contender.title));
@@ -186,7 +194,15 @@ mod tests {
 
     #[test]
     fn an_echo_alone_is_no_comparison() {
-        let settings = Settings { contenders: vec!["echo".into()], ..Settings::default() };
+        let shapes = vec!["hosts".into()];
+        let settings = Settings { contenders: vec!["echo".into()], shapes, ..Settings::default() };
+        assert!(contenders(&settings).is_err());
+        // Nor is who does not do what is asked for.
+        let settings = Settings {
+            contenders: vec!["kresd".into()],
+            shapes: vec!["cached-tls".into()],
+            ..Settings::default()
+        };
         assert!(contenders(&settings).is_err());
     }
 }

@@ -10,6 +10,8 @@ pub const LOSS_MAX: f64 = 0.001;
 const LOW: f64 = 0.6;
 /// ... and when this multiple of it is offered, no more.
 const HIGH: f64 = 2.0;
+/// The same where only the peak is looked for.
+const HIGH_OF_PEAK: f64 = 1.6;
 
 /// The measurements of one shape and mix.
 #[derive(Clone, Copy)]
@@ -100,6 +102,18 @@ impl Of<'_> {
 
     /// Whether offering `rate` may tell more of the peak than was seen already in `round`.
     pub fn is_worth(self, contender: &str, rate: u64, round: u32) -> bool {
+        let seen = self.seen(contender, round);
+        seen == 0.0 || (LOW * seen..=HIGH * seen).contains(&(rate as f64))
+    }
+
+    /// The same, where nobody asks who sustains a lower rate.
+    pub fn may_be_peak(self, contender: &str, rate: u64, round: u32) -> bool {
+        let (seen, rate) = (self.seen(contender, round), rate as f64);
+        seen == 0.0 || rate > seen && rate <= HIGH_OF_PEAK * seen
+    }
+
+    /// The most good answers a second in `round`.
+    fn seen(self, contender: &str, round: u32) -> f64 {
         let of = self.lines.iter().filter(|line| {
             line.step == "offer"
                 && line.round == round
@@ -107,8 +121,7 @@ impl Of<'_> {
                 && line.shape == self.shape
                 && line.mix == self.mix
         });
-        let seen = of.filter_map(|line| line.values.get("good").copied()).fold(0.0, f64::max);
-        seen == 0.0 || (LOW * seen..=HIGH * seen).contains(&(rate as f64))
+        of.filter_map(|line| line.values.get("good").copied()).fold(0.0, f64::max)
     }
 }
 
@@ -203,6 +216,9 @@ mod tests {
         assert!(of.is_worth("nsd", 150_000, 1) && of.is_worth("nsd", 80_000, 1));
         assert!(!of.is_worth("nsd", 40_000, 1), "it answers that");
         assert!(!of.is_worth("nsd", 250_000, 1), "first less");
+        assert!(of.may_be_peak("nsd", 100_000, 1) && of.may_be_peak("nsd", 150_000, 1));
+        assert!(!of.may_be_peak("nsd", 80_000, 1) && !of.may_be_peak("nsd", 175_000, 1));
+        assert!(of.may_be_peak("nsd", 20_000, 0), "nothing is known of that round");
         assert!(of.is_worth("nsd", 20_000, 0) && of.is_worth("bind", 1, 1), "nothing is known");
     }
 }

@@ -23,7 +23,8 @@ pub struct Line {
     /// Mix of queries; empty for steps without.
     #[serde(default)]
     pub mix: String,
-    /// `alone`, `buffer`, `offer`, `cost`, `latency`, `overload 2`, `ceiling`, `received`, `note`.
+    /// `alone`, `filled`, `buffer`, `offer`, `cost`, `latency`, `half`, `overload 2`, `ceiling`,
+    /// `received`, `note`.
     pub step: String,
     /// Queries a second that were offered; 0 for steps without.
     #[serde(default)]

@@ -13,10 +13,16 @@ use super::server::Server;
 use super::settings::Settings;
 use super::shapes::{Shape, Zones};
 use super::table::{FACTORS, thousands};
+use super::upstream::{MISS_ZONE, Upstreams};
 use crate::bed::Bed;
 use crate::bed::counters::memory_available_mib;
 use crate::bed::namespaces::interrupted;
+use crate::load::LoadOptions;
+use crate::load::kernel::Kernel;
 use crate::zones::queries;
+
+/// Misses are offered at one part in so many of the rates that hits are offered at.
+const MISSES_PART: u64 = 4;
 
 /// Measures what `raw` does not have yet.
 pub fn all(
@@ -27,7 +33,7 @@ pub fn all(
     quiet: bool,
 ) -> io::Result<()> {
     let work = bed.directory()?;
-    let mut run = Run { bed, settings, raw, contenders, work: &work, quiet };
+    let mut run = Run { bed, settings, raw, contenders, work: &work, quiet, upstreams: None };
     let ceiling = Line { step: "ceiling".into(), ..Line::default() };
     if !run.raw.has(&ceiling) {
         let values = measure::ceiling(bed, settings, run.work)?;
@@ -47,6 +53,8 @@ struct Run<'a> {
     contenders: &'a [&'static Contender],
     work: &'a Path,
     quiet: bool,
+    /// Whom caches ask.
+    upstreams: Option<Upstreams>,
 }
 
 /// Servers in the order of the table; `None`: out of this shape.
@@ -61,15 +69,25 @@ impl Run<'_> {
         let directory = self.work.join(shape.name());
         let zones = Zones::write(shape, self.settings.names, &directory)?;
         let before = self.bed.received()?;
-        let out = self.alone(&zones)?;
+        let mut out = Vec::new();
+        match shape.carrier() {
+            Some(carrier) => self.upstreams = Some(Upstreams::start(self.bed, &zones, carrier)?),
+            None => out = self.alone(&zones)?,
+        }
         let mut servers = self.start_all(&zones, &out)?;
+        if shape == Shape::Cached {
+            self.fill(&zones, &mut servers)?;
+        }
         for mix in self.settings.mixes(shape)? {
             match mix.refusal(shape) {
                 Some(reason) => self.note(&line(&zones, Some(mix), "note", ""), reason)?,
+                None if mix.misses => self.beside_misses(&zones, &mut servers, mix)?,
                 None => self.mix(&zones, &mut servers, mix)?,
             }
+            // Who has no upstream fails, whatever else is good about it.
+            self.upstreams.as_mut().map_or(Ok(()), Upstreams::check)?;
         }
-        drop(servers);
+        drop((servers, self.upstreams.take()));
         let received = self.bed.received()?.since(before);
         let figures = [("mine", received.mine), ("others", received.others)];
         let values = figures.map(|(name, count)| (name.to_string(), count as f64)).into();
@@ -87,6 +105,7 @@ impl Run<'_> {
                 let contender = self.contenders[index];
                 let key = Line { round, ..line(zones, None, "alone", contender.name) };
                 if contender.role == Role::Echo
+                    || !contender.takes_part(zones.shape)
                     || out.contains(&contender.name)
                     || self.raw.has(&key)
                 {
@@ -109,11 +128,14 @@ impl Run<'_> {
 
     /// Starts all but those that are out, as far as there is memory for them.
     fn start_all(&mut self, zones: &Zones, out: &[&str]) -> io::Result<Servers> {
-        let last = queries::last(zones.shape.of_zones(), zones.names);
+        let last = match zones.shape.carrier() {
+            Some(_) => format!("up.{MISS_ZONE} A"),
+            None => queries::last(zones.shape.of_zones(), zones.names),
+        };
         let mut servers = Vec::new();
         for &contender in self.contenders {
             let key = line(zones, None, "start", contender.name);
-            if out.contains(&contender.name) {
+            if out.contains(&contender.name) || !contender.takes_part(zones.shape) {
                 servers.push(None);
                 continue;
             }
@@ -165,6 +187,11 @@ impl Run<'_> {
         if mix.overloads() {
             self.offers(&measure, servers)?;
         }
+        let is_of_caches = zones.shape.carrier().is_some();
+        if is_of_caches && mix.is_random() {
+            // Of misses the peak is what counts.
+            return Ok(());
+        }
         // What was offered says who sustains a rate: of these names, if nothing was offered.
         let plain = if mix.overloads() { mix } else { Mix::of(mix.base) }.to_string();
         let agreed = self.settings.rate;
@@ -186,8 +213,57 @@ impl Run<'_> {
                 }
             }
         }
-        if mix.overloads() {
+        if mix.overloads() && !is_of_caches {
             self.overload(&measure, servers)?;
+        }
+        Ok(())
+    }
+
+    /// Asks every cache for every name. One that cannot be filled is out.
+    fn fill(&mut self, zones: &Zones, servers: &mut Servers) -> io::Result<()> {
+        for slot in servers {
+            let Some(server) = slot.as_ref().filter(|one| one.contender.role == Role::Cache) else {
+                continue;
+            };
+            let key = line(zones, None, "filled", server.contender.name);
+            match measure::filled(self.bed, zones, server) {
+                Ok(values) if !self.raw.has(&key) => {
+                    self.say(&key, &values);
+                    self.raw.keep(Line { values, ..key })?;
+                }
+                // One of a comparison that goes on.
+                Ok(_) => {}
+                Err(error) => {
+                    *slot = None;
+                    self.failed(&key, &format!("not filled: {error}; out from here on"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What hits see at half the peak of hits, with and without misses beside them.
+    fn beside_misses(&mut self, zones: &Zones, servers: &mut Servers, mix: Mix) -> io::Result<()> {
+        let hits = Mix { misses: false, ..mix };
+        for mix in [hits, mix] {
+            let measure = Measure::new(self.bed, self.settings, zones, mix, self.work)?;
+            for round in 0..self.settings.rounds {
+                for index in of_round(servers.len(), round) {
+                    let Some(server) = &servers[index] else { continue };
+                    let name = server.contender.name;
+                    if server.contender.role != Role::Cache {
+                        continue;
+                    }
+                    let peak = self.of(zones, &hits.to_string()).peak(name).median;
+                    let rate = (peak / 2000.0).floor() as u64 * 1000;
+                    let key = Line { rate, round, ..line(zones, Some(mix), "half", name) };
+                    if rate == 0 {
+                        self.note(&key, "its peak of hits is not known: --mixes has to have them")?;
+                        continue;
+                    }
+                    self.step(&mut servers[index], key, |server| measure.latency(server, rate))?;
+                }
+            }
         }
         Ok(())
     }
@@ -195,16 +271,29 @@ impl Run<'_> {
     /// Rising rates, until all are past their peak.
     fn offers(&mut self, measure: &Measure, servers: &mut Servers) -> io::Result<()> {
         let (zones, mix) = (measure.zones, measure.mix);
+        // Of caches lower rates than are answered say nothing, and a miss costs several hits.
+        let is_of_caches = zones.shape.carrier().is_some();
+        let part = if is_of_caches && mix.is_random() { MISSES_PART } else { 1 };
         // The agreed rate first: it says where a peak may be.
         let mut rates = vec![self.settings.rate];
         rates.extend(self.settings.rates.iter().filter(|&&rate| rate != self.settings.rate));
+        rates.iter_mut().for_each(|rate| *rate = (*rate / part).max(1));
         for round in 0..self.settings.rounds {
             for &rate in &rates {
                 for index in of_round(servers.len(), round) {
                     let Some(server) = &servers[index] else { continue };
                     let name = server.contender.name;
+                    if is_of_caches && mix.is_random() && server.contender.role != Role::Cache {
+                        continue;
+                    }
                     let key = Line { rate, round, ..line(zones, Some(mix), "offer", name) };
-                    if self.of(zones, &mix.to_string()).is_worth(name, rate, round) {
+                    let words = mix.to_string();
+                    let of = self.of(zones, &words);
+                    let is_worth = match is_of_caches {
+                        true => of.may_be_peak(name, rate, round),
+                        false => of.is_worth(name, rate, round),
+                    };
+                    if is_worth {
                         self.step(&mut servers[index], key, |server| measure.offer(server, rate))?;
                     }
                 }
@@ -256,7 +345,22 @@ impl Run<'_> {
         measure: impl FnOnce(&Server) -> io::Result<Values>,
     ) -> io::Result<()> {
         let Some(server) = slot.as_mut().filter(|_| !self.raw.has(&key)) else { return Ok(()) };
-        let measured = measure(server);
+        let cores = LoadOptions {
+            cores: vec![self.bed.client_core()],
+            server_core: Some(self.bed.server_core()),
+            ..LoadOptions::to(server.socket())
+        };
+        let taken =
+            |upstreams: &Option<Upstreams>| upstreams.as_ref().map_or(0.0, Upstreams::core_seconds);
+        let (before, taken_before) = (Kernel::read(&cores), taken(&self.upstreams));
+        let mut measured = measure(server);
+        if let Ok(values) = &mut measured {
+            values.insert("stolen".into(), Kernel::read(&cores).stolen_since(&before));
+            if self.upstreams.is_some() && key.step == "offer" {
+                let share = (taken(&self.upstreams) - taken_before) / self.settings.seconds;
+                values.insert("upstream_busy".into(), share);
+            }
+        }
         if let Err(error) = server.check() {
             *slot = None;
             return self.failed(&key, &format!("{}: {error}; out from here on", key.step));
@@ -299,7 +403,20 @@ impl Run<'_> {
         if self.quiet {
             return;
         }
-        let shown = ["replies", "good", "octets", "core_us", "p50", "p99", "load_ms", "memory_mib"];
+        let shown = [
+            "replies",
+            "good",
+            "octets",
+            "core_us",
+            "p50",
+            "p99",
+            "lost",
+            "upstream",
+            "load_ms",
+            "memory_mib",
+            "answer_octets",
+            "seconds",
+        ];
         let figures = shown.iter().filter_map(|&name| {
             let value = *values.get(name)?;
             let text = if value < 1000.0 { format!("{value:.1}") } else { thousands(value) };

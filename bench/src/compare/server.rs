@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use ring53::wire::message::{CLASS_IN, Message, Writer};
 use ring53::wire::{Name, rtype};
 
-use super::contenders::{Contender, Place};
+use super::contenders::{Contender, Place, Role};
 use super::shapes::Zones;
 use crate::bed::Bed;
 use crate::bed::counters::{family, memory_mib, pin_family};
@@ -21,6 +21,8 @@ use crate::probe::verify;
 
 /// The longest that a server may take to load its zones.
 const LOAD_MAX: Duration = Duration::from_secs(900);
+/// The longest that a cache, which has none, may take to its first answer.
+const CACHE_START_MAX: Duration = Duration::from_secs(60);
 /// The longest that it may take to load them again.
 const RELOAD_MAX: Duration = Duration::from_secs(300);
 /// How long it has to end before it is killed.
@@ -96,7 +98,8 @@ impl Server {
 
     fn wait_for(&mut self, bed: &Bed, last: &str, begun: Instant) -> io::Result<()> {
         let server = self.socket();
-        let is_echo = self.contender.role == super::contenders::Role::Echo;
+        let is_echo = self.contender.role == Role::Echo;
+        let patience = if self.contender.role == Role::Cache { CACHE_START_MAX } else { LOAD_MAX };
         loop {
             self.check()?;
             let answered = bed.with_client(|| match is_echo {
@@ -105,8 +108,8 @@ impl Server {
             });
             match answered {
                 Ok(()) => return Ok(()),
-                Err(error) if begun.elapsed() > LOAD_MAX => {
-                    return Err(self.failed(&format!("no answer in {LOAD_MAX:?}: {error}")));
+                Err(error) if begun.elapsed() > patience => {
+                    return Err(self.failed(&format!("no answer in {patience:?}: {error}")));
                 }
                 Err(_) => thread::sleep(Duration::from_millis(2)),
             }

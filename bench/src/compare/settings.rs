@@ -18,14 +18,16 @@ pub struct Options {
     /// A look: 100,000 names, loads of a second, one round, hosts, uniform, few rates.
     #[arg(long)]
     quick: bool,
-    /// Shapes of zones [default: all].
+    /// Shapes of zones [default: all of authorities]; cached, cached-tls and cached-https compare
+    /// caches.
     #[arg(long, value_delimiter = ',')]
     shapes: Vec<Shape>,
-    /// Mixes: hot, zipf, uniform, random, each with +tcp, +replaced or +spoofed if wanted [default:
-    /// what says something about the shape].
+    /// Mixes: hot, zipf, uniform, random, each with +tcp, +replaced or +spoofed if wanted, uniform
+    /// of caches with +misses [default: what says something about the shape].
     #[arg(long, value_delimiter = ',')]
     mixes: Vec<Mix>,
-    /// Who takes part: ring53, mmsg, nsd, knot, bind, powerdns, echo [default: all].
+    /// Who takes part: ring53, mmsg, nsd, knot, bind, powerdns, echo; of caches ring53-cache,
+    /// unbound, recursor, dnsdist, kresd, dnsmasq, and ring53 and echo beside them [default: all].
     #[arg(long, value_delimiter = ',', value_parser = Contender::find)]
     contenders: Vec<&'static Contender>,
     /// Names of a zone [default: 1000000].
@@ -40,7 +42,7 @@ pub struct Options {
     /// The agreed rate of core time and latency, queries a second [default: 100000].
     #[arg(long)]
     rate: Option<u64>,
-    /// Rates to look for the peak at.
+    /// Rates to look for the peak at; a quarter of them for misses.
     #[arg(long, value_delimiter = ',')]
     rates: Vec<u64>,
     /// The server's core.

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::contenders::command;
+use super::upstream::Carrier;
 use crate::mix::expect::Answers;
 use crate::mix::zone::from_file;
 use crate::zones::{self, HOSTING_ZONES};
@@ -36,6 +37,13 @@ pub enum Shape {
     /// The hosts, signed with NSEC3 (no salt, iterations or opt-out) by dnssec-signzone, asked
     /// with DO.
     Signed,
+    /// One address each, of an authority on the generator's side, asked of caches over UDP that
+    /// were asked for all of them before.
+    Cached,
+    /// Names that nobody has asked for before, asked of caches that ask over TLS.
+    CachedTls,
+    /// The same over HTTPS.
+    CachedHttps,
 }
 
 impl Shape {
@@ -47,6 +55,19 @@ impl Shape {
             Shape::Hosting => "hosting",
             Shape::Ip6arpa => "ip6arpa",
             Shape::Signed => "signed",
+            Shape::Cached => "cached",
+            Shape::CachedTls => "cached-tls",
+            Shape::CachedHttps => "cached-https",
+        }
+    }
+
+    /// How caches ask for its names; `None`: authorities have them.
+    pub fn carrier(self) -> Option<Carrier> {
+        match self {
+            Shape::Cached => Some(Carrier::Udp),
+            Shape::CachedTls => Some(Carrier::Tls),
+            Shape::CachedHttps => Some(Carrier::Https),
+            _ => None,
         }
     }
 
@@ -58,6 +79,7 @@ impl Shape {
             Shape::Hosting => zones::Shape::Hosting,
             Shape::Ip6arpa => zones::Shape::Ip6arpa,
             Shape::Signed => zones::Shape::SignedHits,
+            Shape::Cached | Shape::CachedTls | Shape::CachedHttps => zones::Shape::Cached,
         }
     }
 }
@@ -112,6 +134,11 @@ impl Zones {
     #[cfg(test)]
     pub fn for_test(directory: &Path) -> Zones {
         Zones::write(Shape::Hosts, 10, directory).unwrap()
+    }
+
+    /// Where they are, and what belongs to them.
+    pub fn directory(&self) -> &Path {
+        self.files.first().and_then(|(_, file)| file.parent()).unwrap_or(Path::new(""))
     }
 
     /// What they say, read and answered in process.

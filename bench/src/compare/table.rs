@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use super::caches;
 use super::contenders::{Contender, Role};
 use super::peaks::{LOSS_MAX, Of, median};
 use super::raw::Line;
@@ -15,6 +16,8 @@ const CEILING_SHARE: f64 = 0.8;
 const OFFERED_MIN: f64 = 0.9;
 /// And one of answers whose share of NXDOMAIN is this far from that of the queries.
 const RCODES_OFF: f64 = 0.03;
+/// From this share of the generator's core on upstreams and generator get in each other's way.
+const UPSTREAM_BUSY_MAX: f64 = 0.7;
 /// By so much latencies of one server vary between two measurements at least.
 const LATENCY_NOISE: f64 = 1.02;
 
@@ -41,6 +44,19 @@ fn void(line: &Line, ceiling: f64) -> Option<String> {
     if let Some(offered) = value("offered").filter(|&offered| offered < OFFERED_MIN * wanted) {
         let (offered, wanted) = (thousands(offered), thousands(wanted));
         return Some(format!("the generator offered {offered}/s of {wanted}/s"));
+    }
+    // What is asked upstream is no hit, and what is not, no miss.
+    if let Some(asked) = value("upstream") {
+        if value("upstream_max").is_some_and(|most| asked > most) {
+            let asked = 100.0 * asked;
+            return Some(format!("for {asked:.1} % of its answers it asks: it does not hold all"));
+        }
+        if value("upstream_min").is_some_and(|least| asked < least) {
+            let asked = 100.0 * asked;
+            return Some(format!(
+                "it asks for {asked:.0} % of its answers only: they are no misses"
+            ));
+        }
     }
     let (share, expected) = (value("nxdomain")?, value("nxdomain_expected")?);
     ((share - expected).abs() > RCODES_OFF).then(|| {
@@ -76,7 +92,7 @@ impl Measured<'_> {
     /// loses queries, or lets them wait longer than its best peer does, beyond what rounds vary.
     fn doubt(self, rate: u64, contender: &str, all: &[String]) -> Option<String> {
         let find = |name: &str| {
-            Contender::find(name).ok().filter(|contender| contender.role == Role::Authority)
+            Contender::find(name).ok().filter(|contender| contender.role != Role::Echo)
         };
         let of = |key: &str, name: &str| {
             let each = self.good.each("latency", rate, name, key);
@@ -88,10 +104,9 @@ impl Measured<'_> {
         }
         let own = find(contender)?;
         ["p50", "p99"].into_iter().find_map(|key| {
-            // Paths of one server are no peers.
-            let peers = all.iter().filter(|name| {
-                find(name.as_str()).is_some_and(|peer| peer.programs != own.programs)
-            });
+            // Paths of one server are no peers, nor are authorities and caches.
+            let is_peer = |peer: &Contender| peer.programs != own.programs && peer.role == own.role;
+            let peers = all.iter().filter(|name| find(name.as_str()).is_some_and(is_peer));
             let peers = peers.filter_map(|name| Some((name, of(key, name)?)));
             let (peer, best) = peers.min_by(|a, b| a.1.median.total_cmp(&b.1.median))?;
             let own = of(key, contender)?;
@@ -123,6 +138,15 @@ pub fn compare(lines: &[Line], settings: &Settings, versions: &[(&Contender, Str
         for (figure, key, unit) in ALONE {
             let of = Of { lines, shape, mix: "" };
             let each = |name: &str| Cell::of(of.each("alone", 0, name, key));
+            rows.extend(row(of, settings, figure.into(), unit, each));
+        }
+        for (figure, key, unit) in caches::FILLED {
+            let of = Of { lines, shape, mix: "" };
+            let each = |name: &str| {
+                let mut filled = lines.iter().filter(|line| line.contender == name);
+                let void = filled.find_map(caches::prepared).filter(|_| unit == "octets");
+                Cell { each: of.each("filled", 0, name, key), void }
+            };
             rows.extend(row(of, settings, figure.into(), unit, each));
         }
         for mix in mixes(lines, shape) {
@@ -177,6 +201,10 @@ fn of_mix(of: Measured<'_>, settings: &Settings, rows: &mut Vec<Row>) {
         let void = of.void("offer", offered, name);
         Cell::unless(void, || of.good.each("offer", offered, name, "good"))
     });
+    let half = of.all.rates("half");
+    let each = |name: &str, key: &str| -> Vec<f64> {
+        half.iter().flat_map(|&rate| of.good.each("half", rate, name, key)).collect()
+    };
     for factor in FACTORS {
         add(format!("good answers when {factor}x the peak is offered"), &|name| {
             let step = format!("overload {factor}");
@@ -186,6 +214,19 @@ fn of_mix(of: Measured<'_>, settings: &Settings, rows: &mut Vec<Row>) {
             Cell::unless(void, || rates.iter().flat_map(each).collect())
         });
     }
+    let mut add = |figure: &str, unit, cell: &dyn Fn(&str) -> Cell| {
+        rows.extend(row(of.all, settings, figure.into(), unit, cell));
+    };
+    // Each at half of its own peak.
+    let void = |name: &str| half.iter().find_map(|&rate| of.void("half", rate, name));
+    for (figure, key) in [(caches::HALF_P50, "p50"), (caches::HALF_P99, "p99")] {
+        add(figure, "us", &|name| Cell { each: each(name, key), void: void(name) });
+    }
+    add(caches::HALF_LOST, "%", &|name| {
+        let (lost, all) = (each(name, "lost"), each(name, "probes"));
+        let shares = lost.iter().zip(&all).map(|(lost, all)| 100.0 * lost / all.max(1.0));
+        Cell { each: shares.collect(), void: void(name) }
+    });
 }
 
 /// The rows of one rate that everybody was offered.
@@ -278,6 +319,20 @@ pub fn notes(lines: &[Line], compare: &Compare) -> Vec<String> {
             "packets taken by the server's core: {mine}, by others (the replies): {others}"
         ));
     }
+    let stolen: Vec<f64> =
+        lines.iter().filter_map(|line| line.values.get("stolen").copied()).collect();
+    if !stolen.is_empty() {
+        let (usual, most) = (median(&stolen), stolen.iter().copied().fold(0.0, f64::max));
+        let (usual, most) = (100.0 * usual, 100.0 * most);
+        add(format!(
+            "taken from a core by the hypervisor: {usual:.1} % in most loads, {most:.1} % at most"
+        ));
+    }
+    let busy = lines.iter().filter_map(|line| line.values.get("upstream_busy").copied());
+    if let Some(most) = busy.reduce(f64::max) {
+        let limit = if most > UPSTREAM_BUSY_MAX { ", and may be the limit of misses" } else { "" };
+        add(format!("upstreams took at most {:.0} % of the generator's core{limit}", 100.0 * most));
+    }
     for line in lines.iter().filter(|line| !line.note.is_empty()) {
         let place = [line.shape.as_str(), &line.mix, &line.contender];
         let place: Vec<_> = place.into_iter().filter(|word| !word.is_empty()).collect();
@@ -337,6 +392,11 @@ pub fn markdown(compare: &Compare, settings: &Settings, notes: &[String]) -> Str
         if rows.is_empty() {
             continue;
         }
+        let is_in = |name: &String| {
+            rows.iter().any(|row| row.values.contains_key(name) || row.void.contains_key(name))
+        };
+        let contenders: Vec<_> =
+            contenders.iter().filter(|(contender, _)| is_in(&contender.name)).collect();
         let names = grouped(settings.names);
         let _ = write!(text, "**{shape}**, {names} names\n\n| questions | figure |");
         for (_, title) in &contenders {

@@ -72,7 +72,8 @@ pub fn first(server: SocketAddr, text: &str) -> io::Result<()> {
     let (name, rtype) = text.split_once(' ').ok_or(io::ErrorKind::InvalidInput)?;
     let name: Name = name.parse().map_err(io::Error::other)?;
     let rtype: u16 = if rtype == "PTR" { 12 } else { 1 };
-    let mut query = vec![0, 53, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    // RD: a cache asks others.
+    let mut query = vec![0, 53, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     query.extend(name.as_wire());
     query.extend(rtype.to_be_bytes());
     query.extend([0, 1]);

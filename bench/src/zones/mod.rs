@@ -22,6 +22,9 @@ pub enum Shape {
     SignedHits,
     /// The same, asked with DO for random names that do not.
     SignedMisses,
+    /// What others keep: `h<n>.example.`, one address each for a day, and any name below
+    /// `miss.example.`.
+    Cached,
 }
 
 impl Shape {
@@ -58,6 +61,9 @@ pub fn apex(shape: Shape) -> &'static str {
 /// Writes the text of one zone.
 pub fn write_one(shape: Shape, names: u64, file: &mut impl Write) -> io::Result<()> {
     writeln!(file, "$ORIGIN {}\n{APEX}", apex(shape))?;
+    if shape == Shape::Cached {
+        writeln!(file, "*.miss 86400 IN A 192.0.2.53")?;
+    }
     for i in 0..names {
         let [_, b, c, d] = (i as u32).to_be_bytes();
         match shape {
@@ -81,6 +87,8 @@ pub fn write_one(shape: Shape, names: u64, file: &mut impl Write) -> io::Result<
                 }
             }
             Shape::Ip6arpa => writeln!(file, "{} 3600 IN PTR h{i}.example.org.", nibbles(i))?,
+            // Not 10/8, as the hosts: caches may keep private addresses from clients.
+            Shape::Cached => writeln!(file, "h{i} 86400 IN A 11.{b}.{c}.{d}")?,
         }
     }
     Ok(())

@@ -81,7 +81,7 @@ pub fn about(
                 _ => (format!("_sip._tcp.{zone}"), "SRV"),
             }
         }
-        (Shape::SignedHits, _) => (format!("h{i}.{apex}"), "A"),
+        (Shape::SignedHits | Shape::Cached, _) => (format!("h{i}.{apex}"), "A"),
         (Shape::SignedMisses, _) => (format!("x{:x}.{apex}", random.below(1 << 48)), "A"),
         (Shape::Ip6arpa, false) => (format!("{}.{apex}", nibbles(i)), "PTR"),
         (Shape::Ip6arpa, true) => (format!("{}.{apex}", nibbles(i ^ 0x5555_0000)), "PTR"),
@@ -93,7 +93,9 @@ pub fn last(shape: Shape, names: u64) -> String {
     let last = names - 1;
     let apex = apex(shape);
     match shape {
-        Shape::Hosts | Shape::SignedHits | Shape::SignedMisses => format!("h{last}.{apex} A"),
+        Shape::Hosts | Shape::SignedHits | Shape::SignedMisses | Shape::Cached => {
+            format!("h{last}.{apex} A")
+        }
         Shape::Delegations => format!("d{last}.{apex} A"),
         Shape::Hosting => {
             let host = (names / HOSTING_ZONES).max(1) - 1;

@@ -11,6 +11,7 @@ pub const CONTENDER: Contender = Contender {
     name: "bind",
     title: "BIND",
     role: Role::Authority,
+    asks: &[],
     programs: &["named"],
     settings: "-n 1, minimal-responses, no recursion, buffers of 8 MiB, logs only errors",
     version: || said("named", "-v", "BIND"),

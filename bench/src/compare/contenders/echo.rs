@@ -9,6 +9,7 @@ pub const CONTENDER: Contender = Contender {
     name: "echo",
     title: "UDP echo",
     role: Role::Echo,
+    asks: &[],
     programs: &["ring53-bench"],
     settings: "ring53's recvmmsg path, no answer",
     version: || Ok(format!("ring53-bench {}", env!("CARGO_PKG_VERSION"))),

@@ -11,6 +11,7 @@ pub const CONTENDER: Contender = Contender {
     name: "knot",
     title: "Knot",
     role: Role::Authority,
+    asks: &[],
     programs: &["knotd"],
     settings: "udp-workers 1, tcp-workers 1, no journal",
     version: || said("knotd", "--version", "knotd"),

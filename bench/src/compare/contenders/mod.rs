@@ -9,11 +9,16 @@
 //! ```
 
 mod bind;
+mod dnsdist;
+mod dnsmasq;
 mod echo;
 mod knot;
+mod kresd;
 mod nsd;
 mod powerdns;
+mod recursor;
 mod ring53;
+mod unbound;
 
 use std::env;
 use std::fs;
@@ -25,15 +30,15 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::shapes::Zones;
+use super::shapes::{Shape, Zones};
+use super::upstream::Carrier;
 
 /// What a server is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// It answers from zones of its own.
     Authority,
-    /// It asks others and remembers. None of the table is one yet: they are compared when there is
-    /// a cache to compare them with.
+    /// It asks others and remembers.
     Cache,
     /// It sends back what it gets: what the kernel alone costs.
     Echo,
@@ -58,7 +63,22 @@ impl Place<'_> {
         fs::write(&path, text)?;
         Ok(path)
     }
+
+    /// Octets that a cache may have: more than any needs for all names, and for misses beside them.
+    fn cache_octets(&self) -> u64 {
+        (self.zones.names * CACHE_OCTETS_PER_NAME).max(CACHE_OCTETS_MIN)
+    }
+
+    /// The same of a cache that counts answers.
+    fn cache_answers(&self) -> u64 {
+        (self.zones.names * 2).max(CACHE_ANSWERS_MIN)
+    }
 }
+
+/// What no cache of the table needs for one answer.
+const CACHE_OCTETS_PER_NAME: u64 = 2048;
+const CACHE_OCTETS_MIN: u64 = 512 << 20;
+const CACHE_ANSWERS_MIN: u64 = 1_000_000;
 
 /// A server that takes part.
 pub struct Contender {
@@ -68,6 +88,8 @@ pub struct Contender {
     pub title: &'static str,
     /// What it is asked for.
     pub role: Role,
+    /// How it asks others.
+    pub asks: &'static [Carrier],
     /// The programs it needs.
     pub programs: &'static [&'static str],
     /// How it is set, beyond what all have.
@@ -81,13 +103,19 @@ pub struct Contender {
 }
 
 /// All of them, in the order of the tables.
-pub const ALL: [&Contender; 7] = [
+pub const ALL: [&Contender; 13] = [
     &ring53::URING,
     &ring53::MMSG,
     &nsd::CONTENDER,
     &knot::CONTENDER,
     &bind::CONTENDER,
     &powerdns::CONTENDER,
+    &ring53::CACHE,
+    &unbound::CONTENDER,
+    &recursor::CONTENDER,
+    &dnsdist::CONTENDER,
+    &kresd::CONTENDER,
+    &dnsmasq::CONTENDER,
     &echo::CONTENDER,
 ];
 
@@ -98,6 +126,19 @@ impl Contender {
             let names: Vec<_> = ALL.iter().map(|contender| contender.name).collect();
             format!("{name:?} is no contender: there are {}", names.join(", "))
         })
+    }
+
+    /// Whether it is measured with `shape`: authorities with their zones, caches with what they can
+    /// ask for. Beside caches stand the echo and ring53's own authority, which never asks anybody.
+    pub fn takes_part(&self, shape: Shape) -> bool {
+        match (shape.carrier(), self.role) {
+            (None, role) => role != Role::Cache,
+            (Some(carrier), Role::Cache) => self.asks.contains(&carrier),
+            (Some(carrier), Role::Echo) => carrier == Carrier::Udp,
+            (Some(carrier), Role::Authority) => {
+                carrier == Carrier::Udp && self.name == ring53::URING.name
+            }
+        }
     }
 
     /// Which of the programs it needs is not here.
@@ -134,6 +175,14 @@ pub fn command(program: &str) -> io::Result<Command> {
     Ok(Command::new(path))
 }
 
+/// A command of a program that is here, which has `core` and no other from its first instruction.
+pub fn pinned(program: &str, core: usize) -> io::Result<Command> {
+    let path = command(program)?.get_program().to_owned();
+    let mut command = command("taskset")?;
+    command.args(["-c", &core.to_string()]).arg(path);
+    Ok(command)
+}
+
 /// The first line with `mark` of what a program says, from `mark` on.
 fn said(program: &str, argument: &str, mark: &str) -> io::Result<String> {
     let output = command(program)?.arg(argument).stdin(Stdio::null()).output()?;
@@ -158,6 +207,7 @@ fn hang_up(_place: &Place, process: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::upstream::{FAR, FAR_ZONE, NEAR};
 
     #[test]
     fn names_and_addresses_are_different() {
@@ -179,6 +229,7 @@ mod tests {
             name: "absent",
             title: "absent",
             role: Role::Cache,
+            asks: &[],
             settings: "",
             version: || Ok(String::new()),
             prepare: |_| Err(io::ErrorKind::NotFound.into()),
@@ -220,5 +271,48 @@ mod tests {
             }
         }
         fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Each configuration of a cache names its address and whom it asks, by each carrier.
+    #[test]
+    fn configurations_name_whom_they_ask() {
+        let directory = tempfile::tempdir().unwrap();
+        for shape in [Shape::Cached, Shape::CachedTls, Shape::CachedHttps] {
+            let zones = Zones::write(shape, 10, &directory.path().join(shape.name())).unwrap();
+            let caches = ALL.into_iter().filter(|one| one.takes_part(shape));
+            for contender in caches.filter(|one| one.role == Role::Cache) {
+                if contender.missing().is_some() || find_program("taskset").is_none() {
+                    continue;
+                }
+                let own = directory.path().join(shape.name()).join(contender.name);
+                fs::create_dir_all(&own).unwrap();
+                let address = contender.address();
+                let place = Place { directory: &own, address, core: 0, zones: &zones };
+                let command = (contender.prepare)(&place).unwrap();
+                assert!(command.get_args().any(|argument| argument == "-c"), "{command:?}");
+                let texts = fs::read_dir(&own).unwrap().flatten();
+                let texts = texts.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+                let all: String = texts.collect();
+                let (near, far) = (NEAR.to_string(), FAR.to_string());
+                for wanted in [&address.to_string(), &near, &far, FAR_ZONE.trim_end_matches('.')] {
+                    assert!(all.contains(wanted), "{} {wanted}: {all}", contender.name);
+                }
+                let encrypted = all.contains("ca.pem");
+                assert_eq!(encrypted, shape != Shape::Cached, "{}: {all}", contender.name);
+            }
+        }
+    }
+
+    #[test]
+    fn caches_are_measured_beside_caches() {
+        let of = |shape| {
+            let all = ALL.into_iter().filter(|contender| contender.takes_part(shape));
+            all.map(|contender| contender.name).collect::<Vec<_>>()
+        };
+        assert!(of(Shape::Hosts).iter().all(|name| !of(Shape::CachedTls).contains(name)));
+        assert_eq!(of(Shape::Cached)[0], "ring53");
+        assert_eq!(of(Shape::Cached).len(), 8);
+        assert_eq!(of(Shape::CachedTls), ["ring53-cache", "unbound", "dnsdist"]);
+        assert_eq!(of(Shape::CachedHttps), ["ring53-cache", "dnsdist"]);
     }
 }

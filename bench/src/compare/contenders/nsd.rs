@@ -11,6 +11,7 @@ pub const CONTENDER: Contender = Contender {
     name: "nsd",
     title: "NSD",
     role: Role::Authority,
+    asks: &[],
     programs: &["nsd"],
     settings: "server-count 1, reuseport, buffers of 8 MiB, no database file",
     version: || said("nsd", "-v", "NSD"),

@@ -11,6 +11,7 @@ pub const CONTENDER: Contender = Contender {
     name: "powerdns",
     title: "PowerDNS",
     role: Role::Authority,
+    asks: &[],
     programs: &["pdns_server", "pdns_control", "pdnsutil"],
     settings: "bind backend, one receiver, one distributor; packet cache (20 s) and query caches \
                on, as they are by default: what is asked again is answered from them",

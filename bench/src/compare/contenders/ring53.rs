@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::Command;
 
-use super::{Contender, Place, Role, command, hang_up, said};
+use super::{Contender, Place, Role, command, hang_up, pinned, said};
+use crate::compare::upstream::{self, Carrier, FAR, FAR_ZONE, NEAR, SERVER_NAME};
 
 /// Over io_uring.
 pub const URING: Contender = Contender {
     name: "ring53",
     title: "ring53",
     role: Role::Authority,
+    asks: &[],
     programs: &["ring53"],
     settings: "one core, path uring",
     version,
@@ -24,6 +26,18 @@ pub const MMSG: Contender = Contender {
     title: "ring53, recvmmsg",
     settings: "one core, path mmsg",
     prepare: |place| prepare(place, "mmsg"),
+    ..URING
+};
+
+/// As a cache that forwards. Its process has the one core: what resolves shares it with what
+/// answers.
+pub const CACHE: Contender = Contender {
+    name: "ring53-cache",
+    title: "ring53, cache",
+    role: Role::Cache,
+    asks: &[Carrier::Udp, Carrier::Tls, Carrier::Https],
+    settings: "one core for all of it, path uring, no limits of outstanding questions but its own",
+    prepare: prepare_cache,
     ..URING
 };
 
@@ -42,6 +56,31 @@ fn prepare(place: &Place, path: &str) -> io::Result<Command> {
     }
     let file = place.write("ring53.toml", &text)?;
     let mut command = command("ring53")?;
+    command.args(["serve", "--config"]).arg(file);
+    Ok(command)
+}
+
+fn prepare_cache(place: &Place) -> io::Result<Command> {
+    let (address, core, memory) = (place.address, place.core, place.cache_octets() >> 20);
+    // All questions come from one address here, and are those of many clients.
+    let mut text = format!(
+        "version = 1\n[server]\nlisten = [\"{address}:53\"]\ncores = [{core}]\npath = \"uring\"\n\
+         [recursion]\nallow = [\"10.53.0.0/16\"]\noutstanding_max = 65536\n\
+         outstanding_per_client_max = 65536\n[cache]\nmemory = \"{memory}MiB\"\n\
+         [[forward]]\nzone = \"{FAR_ZONE}\"\nto = [\"{FAR}\"]\n\
+         [[forward]]\nzone = \".\"\n"
+    );
+    let carrier = place.zones.shape.carrier().unwrap_or(Carrier::Udp);
+    let _ = match carrier {
+        Carrier::Udp => writeln!(text, "to = [\"{NEAR}\"]"),
+        Carrier::Tls => writeln!(text, "to = [\"tls://{NEAR}#{SERVER_NAME}\"]"),
+        Carrier::Https => writeln!(text, "to = [\"https://{NEAR}/dns-query#{SERVER_NAME}\"]"),
+    };
+    if carrier != Carrier::Udp {
+        let _ = writeln!(text, "ca = \"{}\"", upstream::authority(place.zones).display());
+    }
+    let file = place.write("ring53.toml", &text)?;
+    let mut command = pinned("ring53", core)?;
     command.args(["serve", "--config"]).arg(file);
     Ok(command)
 }
