@@ -4,10 +4,12 @@
 //!   parse            lookup                emit            pieces of pass 1, 2 and 3 by themselves
 //!   hit, referral, wildcard, absent        whole answers, in batches of 64
 //!   signed_hit, denial_nsec, denial_nsec3  the same with DO, from signed zones
+//!   cached                                 the answers of hit, from a cache
 //! ```
 
 use std::hint::black_box;
 use std::io;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +18,10 @@ use ring53::answer::{
     CoreState, Counters, Exchange, Options, Owner, Reply, Search, Section, Transport, Verdict,
     answer_batch,
 };
-use ring53::limits::NAME_LABELS_MAX;
-use ring53::snapshot::{Identity, Snapshot, ZoneState};
+use ring53::cache::{Aside, Cache, Key, Prepared, TtlBounds};
+use ring53::limits::{CACHE_MEMORY_MIN as MEMORY_MIN, NAME_LABELS_MAX};
+use ring53::policy::{Prefix, Prefixes};
+use ring53::snapshot::{Elsewhere, Identity, Recursion, Snapshot, ZoneState};
 use ring53::wire::query::{Query, read_query};
 use ring53::wire::{LowerName, Name, rtype};
 use ring53::zone::{HashKey, LoadOptions, SuffixHashes, Zone, load};
@@ -64,6 +68,7 @@ pub const PIECES: &[Piece] = &[
     Piece { name: "signed_hit", signing: Signing::Nsec3, asked: Asked::Hosts, pass: answer },
     Piece { name: "denial_nsec", signing: Signing::Nsec, asked: Asked::Absent, pass: answer },
     Piece { name: "denial_nsec3", signing: Signing::Nsec3, asked: Asked::Absent, pass: answer },
+    Piece { name: "cached", signing: Signing::Unsigned, asked: Asked::Hosts, pass: cached },
 ];
 
 impl Piece {
@@ -205,19 +210,53 @@ fn emit(world: World) -> Pass {
 
 /// Answers in batches of 64, as a core does.
 fn answer(world: World) -> Pass {
+    batches(world.snapshot, CoreState::new(Arc::new(Counters::default())))
+}
+
+/// The same of a server without zones, from a cache that has what the zone says.
+fn cached(world: World) -> Pass {
+    let key = world.snapshot.key();
+    let cache = Cache::new(MEMORY_MIN, 1).expect("it is the least there may be");
+    let (mut name, mut prepared) = (LowerName::new(), Prepared::default());
     let mut core = CoreState::new(Arc::new(Counters::default()));
+    for mut slot in world.slots {
+        let query = read_query(&slot.buffer, slot.len, &mut name).ok();
+        let qtype = query.expect("a query of this file").qtype;
+        let entry = Key { name_hash: key.name(&name), name: name.as_wire(), qtype, flags: 0 };
+        let mut exchange = [exchange_of(&mut slot)];
+        answer_batch(&world.snapshot, Duration::ZERO, &mut core, &mut exchange);
+        let Verdict::Reply(len) = exchange[0].verdict else { unreachable!("the zone has it") };
+        let (message, aside) = (&slot.buffer[..len], Aside { edes: &[], trusts_ad: false });
+        let bounds = TtlBounds::default();
+        let is_taken = prepared.response(&entry, message, Duration::ZERO, &bounds, aside);
+        assert!(is_taken.is_ok() && cache.keep(&entry, &prepared, Duration::ZERO, 0));
+    }
+    core.cache = cache.reader();
+    let elsewhere = Elsewhere { forwards: &[Name::root()], special: Vec::new() };
+    let all = Prefixes::new([Prefix::around(Ipv6Addr::UNSPECIFIED.into(), 0)]);
+    let recursion = Some(Arc::new(Recursion::new(key, all, elsewhere)));
+    let snapshot = Snapshot::new(1, key, Identity::default(), Vec::new());
+    batches(snapshot.with_recursion(recursion), core)
+}
+
+#[inline(always)]
+fn exchange_of(slot: &mut Slot) -> Exchange<'_> {
+    Exchange {
+        buffer: &mut slot.buffer,
+        query_len: slot.len,
+        transport: Transport::Datagram,
+        client: 0,
+        verdict: Verdict::Reply(0),
+    }
+}
+
+fn batches(snapshot: Snapshot, mut core: CoreState) -> Pass {
     Box::new(move |slots| {
         // The last batch of each thousand is short, however many thousands there are.
         for batch in slots.chunks_mut(QUERIES).flat_map(|pass| pass.chunks_mut(BATCH)) {
             let mut exchanges = ArrayVec::<Exchange<'_>, BATCH>::new();
-            exchanges.extend(batch.iter_mut().map(|slot| Exchange {
-                buffer: &mut slot.buffer,
-                query_len: slot.len,
-                transport: Transport::Datagram,
-                client: 0,
-                verdict: Verdict::Reply(0),
-            }));
-            answer_batch(&world.snapshot, Duration::ZERO, &mut core, &mut exchanges);
+            exchanges.extend(batch.iter_mut().map(exchange_of));
+            answer_batch(&snapshot, Duration::ZERO, &mut core, &mut exchanges);
             black_box(&exchanges);
         }
     })
@@ -240,6 +279,7 @@ mod tests {
         for (name, rcode, counts) in [
             ("emit", 0, [1, 0, 0]),
             ("hit", 0, [1, 0, 0]),
+            ("cached", 0, [1, 0, 0]),
             ("mail", 0, [2, 0, 2]),
             ("referral", 0, [0, 2, 2]),
             ("wildcard", 0, [1, 0, 0]),
