@@ -67,7 +67,7 @@ const CACHE_MIB_MIN: u64 = 48;
 fn prepare_cache(place: &Place) -> io::Result<Command> {
     let (address, core) = (place.address, place.core);
     // It takes what it is given, room for misses beside all names included.
-    let memory = (place.zones.names * CACHE_OCTETS_PER_NAME >> 20).max(CACHE_MIB_MIN);
+    let memory = ((place.zones.names * CACHE_OCTETS_PER_NAME) >> 20).max(CACHE_MIB_MIN);
     // All questions come from one address here, and are those of many clients.
     let mut text = format!(
         "version = 1\n[server]\nlisten = [\"{address}:53\"]\ncores = [{core}]\npath = \"uring\"\n\
