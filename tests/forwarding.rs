@@ -198,6 +198,63 @@ fn the_cache_is_there_after_a_restart() {
     server.wait_for("the cache begins empty", 1);
 }
 
+/// What was saved under other forwards is not believed.
+#[test]
+fn the_cache_begins_empty_when_others_are_asked() {
+    let (upstream, other) = (Upstream::start(), Upstream::start());
+    let directory = tempfile::tempdir().unwrap();
+    for (corp, again) in [(&upstream, 1), (&upstream, 0), (&other, 1)] {
+        let more = format!(
+            "[cache]\nsave = \"cache\"\n[[forward]]\nzone = \"corp.example.\"\nto = [\"{}\"]\n",
+            corp.address
+        );
+        let config = write_config(directory.path(), upstream.address, &more);
+        let mut server = Process::start(&["--config", &config]);
+        let before = corp.asked();
+        assert_eq!(ask_recursively(server.address(), "www.corp.example.").1, ["192.0.2.0"]);
+        assert_eq!(corp.asked() - before, again);
+        server.signal(Signal::SIGTERM);
+        assert!(server.end().success(), "{}", server.said());
+    }
+}
+
+/// IXFR over UDP is answered with SOA, and that is what others are asked for.
+#[test]
+fn an_ixfr_of_others_is_a_question_for_their_soa() {
+    let upstream = Upstream::start();
+    let forwarding = forwarding(&upstream, "");
+    let mut query = desired("none.example.");
+    let at = query.len() - 3;
+    for qtype in [251, 251, 6] {
+        query[at] = qtype;
+        assert_eq!(reply_of(forwarding.address, &query).response_code().low(), 0);
+    }
+    assert_eq!((upstream.asked(), forwarding.counter("resolve.declined")), (1, 0));
+}
+
+#[test]
+fn many_questions_wait_on_one_connection() {
+    let upstream = Upstream::start();
+    upstream.state.delay_ms.store(20, Ordering::SeqCst);
+    let forwarding = forwarding(&upstream, "");
+    let mut stream = connect(forwarding.address);
+    let queries = (0..300usize).flat_map(|number| {
+        let mut query = desired(&format!("h{number}.example."));
+        query[..2].copy_from_slice(&(number as u16).to_be_bytes());
+        framed(&query)
+    });
+    stream.write_all(&queries.collect::<Vec<u8>>()).unwrap();
+    let mut ids: Vec<u16> = (0..300)
+        .map(|_| {
+            let reply = receive(&mut stream).unwrap();
+            assert_eq!(read(&reply).1, ["192.0.2.0"]);
+            u16::from_be_bytes([reply[0], reply[1]])
+        })
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..300).collect::<Vec<u16>>());
+}
+
 fn stdout(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert_eq!(output.status.code(), Some(0), "{output:?}");

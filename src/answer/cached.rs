@@ -62,7 +62,14 @@ impl Wanted {
         // OPT follows the question: root, type, size, and the flags in its eighth octet.
         let dnssec_ok = query.get(end + 4 + 7).is_some_and(|octet| octet & 0x80 != 0);
         self.name_hash = name_hash;
-        self.qtype = u16::from_be_bytes(*qtype);
+        //= RFC 1995, 2
+        //# Transport of a query may be by either UDP or TCP. If an IXFR query is via UDP, the IXFR
+        //# server may attempt to reply using UDP [...] If the UDP reply does not fit, the query is
+        //# responded to with a single SOA record of the server's current version
+        self.qtype = match u16::from_be_bytes(*qtype) {
+            rtype::IXFR => rtype::SOA,
+            qtype => qtype,
+        };
         self.flags = flag::of(dnssec_ok, query[3] & CD != 0);
         true
     }
@@ -79,6 +86,7 @@ pub(super) struct Shelf<'a> {
     pub pin: Option<Pin<'a>>,
     pub given: Option<&'a Prepared>,
     pub misses: Misses,
+    pub asks_anew: bool,
     /// Questions that were answered from it.
     pub hits: u64,
     /// The second of the cache's clock.
@@ -131,6 +139,8 @@ impl Shelf<'_> {
         if let Found::Answer(_, _, Some(held)) = &found
             && recursion.prefetch
             && plan.asks == Asks::All
+            && misses == Misses::Defer
+            && self.asks_anew
             && held.is_due(self.now)
         {
             // Room for every exchange of the batch.
@@ -181,7 +191,7 @@ impl Shelf<'_> {
         let how = (self.misses, self.now);
         match find(self.pin.as_ref(), self.given, how, &key, recursion) {
             Found::Answer(entry, ttls, _) => {
-                self.hits += 1;
+                self.hits += u64::from(section == Section::Answer);
                 of_entry(reply, &entry, plan);
                 mark_stale(reply, &entry, ttls);
                 if append_records(reply, self.scratch, &entry, ttls, (section, at)).is_none() {

@@ -146,6 +146,8 @@ pub struct CoreState {
     pub misses: Misses,
     /// An answer that the cache does not keep, for [`Misses::Settle`].
     pub given: Option<Box<Prepared>>,
+    /// Whether whoever has this state hands on what is [`CoreState::due`].
+    pub asks_anew: bool,
     /// Exchanges of the last batch whose answer from the cache should be asked for anew, with their
     /// DO and CD ([`cache::flag`]): nobody else was told.
     pub due: ArrayVec<(u8, u8), BATCH_COUNT_MAX>,
@@ -169,6 +171,7 @@ impl CoreState {
             cache: None,
             misses: Misses::Defer,
             given: None,
+            asks_anew: false,
             due: ArrayVec::new(),
             wanted: Wanted::default(),
             missed: ArrayVec::new(),
@@ -370,6 +373,10 @@ impl Plan {
 #[inline(always)]
 fn asks_of(recursion: &Recursion, exchange: &Exchange<'_>) -> Asks {
     let desired = exchange.buffer[2] & 1 != 0;
+    // Nobody may ask for nothing.
+    if exchange.client == 0 {
+        return Asks::Nothing;
+    }
     match recursion.clients.contains_mapped(exchange.client) {
         true if desired => Asks::All,
         true if recursion.cached_without_rd => Asks::Cache,
@@ -412,6 +419,7 @@ pub fn answer_batch(
         pin: None,
         given: core.given.as_deref(),
         misses: core.misses,
+        asks_anew: core.asks_anew,
         hits: 0,
         now: cache::second(now),
         due: &mut core.due,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::limits::{HEADER_LEN, MESSAGE_SIZE_MAX, TTL_MAX};
 use crate::wire::message::{Message, RecordAt, Section, header};
-use crate::wire::rcode::{NOERROR, NXDOMAIN, SERVFAIL};
+use crate::wire::rcode::{NOERROR, NXDOMAIN, SERVFAIL, YXDOMAIN};
 use crate::wire::rtype;
 
 use super::entry::{EDE_LEN_MAX, Entry, FIXED_LEN, Key, RECORDS_MAX, flag};
@@ -134,7 +134,7 @@ impl Prepared {
             return Err(Unusable);
         }
         self.places.clear();
-        let mut gathered = Gathered::new(bounds, start);
+        let mut gathered = Gathered::new(bounds, start, key.qtype);
         for record in message.records().map_err(|_| Unusable)? {
             let record = record.map_err(|_| Unusable)?;
             if record.rtype != rtype::OPT {
@@ -237,7 +237,8 @@ struct Gathered<'a> {
     /// Where the last record that is kept ends.
     end: usize,
     shortest: Option<u32>,
-    /// Answer records other than CNAME, DNAME and signatures.
+    qtype: u16,
+    /// Answer records of that type, or other than CNAME, DNAME and signatures.
     positive: bool,
     /// Of a SOA in the authority section.
     negative_ttl: Option<u32>,
@@ -250,9 +251,10 @@ struct Kind {
 }
 
 impl<'a> Gathered<'a> {
-    fn new(bounds: &'a TtlBounds, start: usize) -> Gathered<'a> {
+    fn new(bounds: &'a TtlBounds, start: usize, qtype: u16) -> Gathered<'a> {
         Gathered {
             bounds,
+            qtype,
             counts: [0; 3],
             end: start,
             shortest: None,
@@ -267,6 +269,9 @@ impl<'a> Gathered<'a> {
         self.end = record.rdata.end;
         self.shortest = Some(self.shortest.map_or(ttl, |shortest| shortest.min(ttl)));
         match (record.section, record.rtype) {
+            (Section::Answer, rtype) if rtype == self.qtype || self.qtype == rtype::ANY => {
+                self.positive = true;
+            }
             (Section::Answer, rtype::CNAME | rtype::DNAME | rtype::RRSIG) => {}
             (Section::Answer, _) => self.positive = true,
             (Section::Authority, rtype::SOA) => {
@@ -283,6 +288,8 @@ impl<'a> Gathered<'a> {
     fn kind(&mut self, rcode: u8, bounds: &TtlBounds) -> Kind {
         let shortest = self.shortest.unwrap_or(0);
         match u16::from(rcode) {
+            // RFC 6672, 2.2: the name that a DNAME leads to would be too long.
+            YXDOMAIN if self.counts[0] > 0 => Kind { flags: 0, ttl: shortest },
             NOERROR if self.positive => {
                 self.negative_ttl = None;
                 Kind { flags: 0, ttl: shortest }
@@ -404,6 +411,30 @@ mod tests {
         prepared.response(&key(), octets, NOW, bounds, aside)?;
         assert!(Entry::is_whole(prepared.entry().octets()));
         Ok(prepared)
+    }
+
+    /// What is asked for is an answer, also if it would only lead to one otherwise.
+    #[test]
+    fn aliases_that_are_asked_for_are_kept() {
+        let dname = ("DNAME", YXDOMAIN, rtype::DNAME, rtype::A);
+        for (what, rcode, rtype, qtype) in [
+            ("CNAME", NOERROR, rtype::CNAME, rtype::CNAME),
+            ("ANY", NOERROR, rtype::CNAME, rtype::ANY),
+            ("RRSIG", NOERROR, rtype::RRSIG, rtype::RRSIG),
+            dname,
+        ] {
+            let mut writer = Writer::new(1, header::QR | rcode);
+            writer.question(NAME, qtype, CLASS_IN);
+            let rdata = if rtype == rtype::RRSIG { &[0; 40][..] } else { NAME };
+            writer.record(Section::Answer, NAME, rtype, 300, rdata);
+            let (mut prepared, key) = (Prepared::default(), Key { qtype, ..key() });
+            let aside = Aside { edes: &[], trusts_ad: false };
+            let octets = writer.into_octets();
+            prepared.response(&key, &octets, NOW, &TtlBounds::default(), aside).unwrap();
+            let entry = prepared.entry();
+            assert_eq!((entry.ttl(), u16::from(entry.rcode())), (300, rcode), "{what}");
+            assert_eq!(entry.flags() & (flag::NEGATIVE | flag::FAILURE), 0, "{what}");
+        }
     }
 
     fn ttls(entry: Entry<'_>) -> Vec<u32> {

@@ -263,6 +263,8 @@ impl Forwarder {
         let state = &mut self.upstreams[exchange.upstream as usize];
         state.answered(now, exchange.carrier, exchange.sent);
         self.wheel.clear(exchange.upstream);
+        // A probe that was under way when its upstream said something else is not waited for.
+        let probe = state.probe.filter(|probe| *probe != index);
         let over_udp = exchange.carrier == Carrier::Udp;
         if over_udp && exchange.purpose != Purpose::Probe {
             state.no_strike();
@@ -270,10 +272,8 @@ impl Forwarder {
         if exchange.doubt == Some(Doubt::Case) && !reading.exact_case {
             state.lower_until = now + CASE_FALLBACK;
         }
-        if !exchange.cookie {
-            return;
-        }
         match &reading.cookie {
+            _ if !exchange.cookie => {}
             Some(cookie) if message[cookie.clone()][..8] == state.cookie => {
                 let server_cookie = &message[cookie.clone()][8..];
                 if !server_cookie.is_empty() {
@@ -283,6 +283,10 @@ impl Forwarder {
             }
             _ if exchange.doubt == Some(Doubt::Cookie) => state.server_cookie.clear(),
             _ => {}
+        }
+        if let Some(probe) = probe {
+            let exchange = self.release(now, probe, Ending::Abandoned);
+            self.actions.push_back(Action::Abandon(exchange.id));
         }
     }
 

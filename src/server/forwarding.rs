@@ -72,6 +72,23 @@ fn holding(caching: &Caching) -> Holding {
     }
 }
 
+/// What a reload would forget answers for, if it were otherwise (`renewal.rs`): who is asked for a
+/// zone that is not the root, whose AD is believed, which private addresses are kept out.
+fn terms_digest(config: &Config) -> [u8; 32] {
+    let forwards = config.forwards.iter().map(|forward| {
+        let is_root = forward.zone == Name::root();
+        let to = if is_root { &[][..] } else { &forward.to };
+        (forward.zone.to_lowercase().to_string(), forward.trust_ad, to)
+    });
+    let mut forwards: Vec<_> = forwards.collect();
+    forwards.sort_by(|one, other| one.0.cmp(&other.0));
+    let recursion = &config.recursion;
+    let guards = (recursion.rebind_protection, &recursion.rebind_allow);
+    let text = format!("{forwards:?} {guards:?}");
+    let digest = digest(&SHA256, text.as_bytes());
+    *digest.as_ref().first_chunk().expect("SHA-256 has 32 octets")
+}
+
 //----------- Kept -----------------------------------------------------------
 
 /// The cache of a server, and what goes with it.
@@ -82,6 +99,9 @@ pub struct Kept {
     pub counters: Arc<ResolveCounters>,
     /// Who is asked for what.
     forwards: Mutex<Arc<[Forward]>>,
+    /// What answers depend on beside those who gave them: with another digest of it, what was saved
+    /// is not believed.
+    terms: Mutex<[u8; 32]>,
     /// Of those who answer from it: what they did.
     answers: Mutex<Vec<Arc<Counters>>>,
     flushed: AtomicU64,
@@ -112,6 +132,7 @@ impl Kept {
             cache,
             counters: Arc::default(),
             forwards: Mutex::new(Plan::forwards_of(config).into()),
+            terms: Mutex::new(terms_digest(config)),
             answers: Mutex::default(),
             flushed: AtomicU64::new(0),
             save,
@@ -132,6 +153,7 @@ impl Kept {
     pub fn renew(&self, config: &Config) {
         let forwards = Plan::forwards_of(config).into();
         *self.forwards.lock().unwrap_or_else(PoisonError::into_inner) = forwards;
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = terms_digest(config);
         if let Some(caching) = &config.caching {
             self.stale.store(seconds(caching.serve_stale), Ordering::Relaxed);
         }
@@ -166,6 +188,13 @@ impl Kept {
         self.stale.load(Ordering::Relaxed)
     }
 
+    /// The sum of a file, before its first octet.
+    fn sum(&self) -> Context {
+        let mut sum = Context::new(&SHA256);
+        sum.update(&*self.terms.lock().unwrap_or_else(PoisonError::into_inner));
+        sum
+    }
+
     /// Takes what was saved, if it is whole.
     fn restore(&self) {
         let Some(path) = &self.save else { return };
@@ -174,7 +203,11 @@ impl Kept {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => return say!("{}: {error}: the cache begins empty", path.display()),
         };
-        let is_whole = |body: &[u8], sum: &[u8]| digest(&SHA256, body).as_ref() == sum;
+        let is_whole = |body: &[u8], sum: &[u8]| {
+            let mut whole = self.sum();
+            whole.update(body);
+            whole.finish().as_ref() == sum
+        };
         let mut name = LowerName::new();
         let hash_of = |wire: &[u8]| name.read(wire).map(|_| self.key.name(&name));
         let read = match dump::parts(&file) {
@@ -190,7 +223,8 @@ impl Kept {
                 // What was taken before it showed is no worse than the rest.
                 self.cache.flush(|_| true);
                 say!(
-                    "{}: it is not whole, or of another version: the cache begins empty",
+                    "{}: it is not whole, of another version or of other forwards: the cache begins \
+                     empty",
                     path.display()
                 );
             }
@@ -218,7 +252,7 @@ impl Kept {
     }
 
     fn write_to(&self, file: &mut dyn Write) -> io::Result<u64> {
-        let (mut sum, mut octets, mut written) = (Context::new(&SHA256), Vec::new(), 0);
+        let (mut sum, mut octets, mut written) = (self.sum(), Vec::new(), 0);
         dump::begin(wall_clock(), &mut octets);
         let steps = dump::steps(&self.cache);
         for step in 0..=steps {

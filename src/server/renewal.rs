@@ -7,7 +7,9 @@
 //!
 //! The thread is first: a name whose forward is new must not be asked for where it was before.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::wire::Name;
@@ -38,7 +40,13 @@ impl Resolver {
         let plans = Plan::new(running, self.path).zip(Plan::new(next, self.path));
         let Some((before, plan)) = plans else { return Ok(()) };
         let asks_otherwise = plan.asks_otherwise(&before);
+        // Whoever is first: the thread that begins, or this one that does not wait any longer.
+        let is_decided = Arc::new(AtomicBool::new(false));
+        let decided = Arc::clone(&is_decided);
         let renew = move |resolving: &mut super::resolving::Resolving| {
+            if decided.swap(true, Ordering::AcqRel) {
+                return Err(io::Error::other("too late"));
+            }
             let waker = resolving.pool.waker();
             let carriers = asks_otherwise.then(|| plan.carriers(Some(waker))).transpose()?;
             plan.take_over(resolving, carriers);
@@ -47,6 +55,8 @@ impl Resolver {
         match self.misses.orders.give(Order::Renew(Box::new(renew)), PATIENCE) {
             Some(Told::Renewed(Ok(()))) => {}
             Some(Told::Renewed(Err(error))) => return Err(format!("forwarding: {error}")),
+            // It has begun, and takes long.
+            _ if is_decided.swap(true, Ordering::AcqRel) => {}
             _ => return Err("the thread that resolves is busy: send SIGHUP again".into()),
         }
         self.kept.renew(next);

@@ -131,6 +131,8 @@ struct Driver {
     prepared: Box<Prepared>,
     buffer: Box<[u8]>,
     outbox: Outbox,
+    /// What the pool has counted so far.
+    seen: [u64; 3],
     /// Questions whose attempts are written down, and who is told of them.
     traced: Vec<(u64, Wanted, SyncSender<Told>)>,
 }
@@ -141,6 +143,7 @@ pub fn run(parts: Resolving, stop: &AtomicBool) -> io::Result<()> {
         parts,
         flights: Flights::new(),
         outbox: Outbox::default(),
+        seen: [0; 3],
         prepared: Box::default(),
         buffer: vec![0; MESSAGE_SIZE_MAX].into(),
         traced: Vec::new(),
@@ -161,8 +164,12 @@ impl Driver {
         self.arrivals(now)?;
         self.actions(now)?;
         self.outbox.empty(&self.parts.repliers);
+        let mut is_all = false;
         for _ in 0..TURN_COUNT_MAX {
-            let Some(miss) = self.parts.misses.pop() else { break };
+            let Some(miss) = self.parts.misses.pop() else {
+                is_all = true;
+                break;
+            };
             if !matches!(miss.back, Back::Nobody) {
                 count(&self.parts.counters.misses);
             }
@@ -178,7 +185,8 @@ impl Driver {
         let due =
             [self.parts.forwarder.deadline(), self.flights.impatient.front().map(|(at, _)| *at)];
         let next = due.into_iter().flatten().min().map_or(WAIT_MAX, |at| at.saturating_sub(now));
-        self.parts.pool.wait(next.min(WAIT_MAX))
+        // Nobody calls for what is left.
+        self.parts.pool.wait(if is_all { next.min(WAIT_MAX) } else { Duration::ZERO })
     }
 
     /// Replies and faults of upstreams.
@@ -200,11 +208,15 @@ impl Driver {
             }
             Err(fault) => forwarder.on_fault(now, ExchangeId(exchange), fault),
         });
-        let of_pool = pool.counters();
-        let counters = &self.parts.counters;
-        counters.unmatched.store(of_pool.unmatched, Ordering::Relaxed);
-        counters.declined.store(of_pool.declined, Ordering::Relaxed);
-        counters.oversized.store(of_pool.oversized, Ordering::Relaxed);
+        let (of_pool, counters) = (pool.counters(), &self.parts.counters);
+        let totals = [of_pool.unmatched, of_pool.declined, of_pool.oversized];
+        let all = [&counters.unmatched, &counters.declined, &counters.oversized];
+        for ((counter, total), seen) in all.into_iter().zip(totals).zip(&mut self.seen) {
+            // A new pool begins anew.
+            let before = if total < *seen { 0 } else { *seen };
+            counter.store(counter.load(Ordering::Relaxed) + total - before, Ordering::Relaxed);
+            *seen = total;
+        }
         Ok(())
     }
 
@@ -323,6 +335,9 @@ impl Driver {
         match back {
             Back::Datagram { core, origin } if len > 0 => {
                 self.outbox.put(core, origin, message);
+                if self.outbox.is_full() {
+                    self.outbox.empty(&self.parts.repliers);
+                }
             }
             Back::Stream { reply, .. } if len > 0 => {
                 // The connection may be gone.
@@ -346,21 +361,26 @@ impl Driver {
     fn wait_for(&mut self, mut waiter: Waiter, now: Duration) {
         waiter.rounds += 1;
         let key = self.parts.core.wanted.key();
-        let (hash, waiting) = (key.hash(), self.flights.waiting);
-        if let Some(flight) = self.flights.asking_mut(&key) {
+        if let Some(flight) = self.flights.asking(&key) {
+            let id = flight.id;
             if flight.is_late {
                 count(&self.parts.counters.stale);
                 return self.settle(waiter, now);
             }
-            if waiting < WAITERS_PER_QUESTION * self.parts.outstanding.all {
+            let (of_all, of_client) = self.flights.waiting(waiter.client);
+            if of_all < WAITERS_PER_QUESTION * self.parts.outstanding.all
+                && of_client < WAITERS_PER_QUESTION * self.parts.outstanding.client
+            {
                 count(&self.parts.counters.joined);
-                flight.join(waiter);
-                self.flights.waiting += 1;
-                return;
+                return self.flights.join(id, waiter);
             }
             return self.refuse(waiter, now);
         }
-        if self.flights.spared_until(hash, now).is_some() {
+        // What was held may have been forgotten since.
+        if self.flights.spared_until(key.hash(), now).is_some()
+            && self.parts.cache.copy(&key, &mut self.prepared)
+            && self.prepared.entry().flags() & flag::FAILURE == 0
+        {
             count(&self.parts.counters.stale);
             return self.settle(waiter, now);
         }
@@ -445,10 +465,7 @@ impl Driver {
                 continue;
             }
             flight.is_late = true;
-            let count_of = flight.waiting();
-            let waiters = flight.take_waiters();
-            self.flights.waiting -= count_of;
-            for waiter in waiters {
+            for waiter in self.flights.take_waiters(id) {
                 count(&self.parts.counters.stale);
                 self.settle(waiter, now);
             }
@@ -457,8 +474,8 @@ impl Driver {
 
     /// A question has ended: its answer is kept, and whoever waits is answered.
     fn done(&mut self, now: Duration, id: u64, outcome: Outcome) {
-        let Some(mut flight) = self.flights.end(id) else { return };
-        let waiters = flight.take_waiters();
+        let waiters = self.flights.take_waiters(id);
+        let Some(flight) = self.flights.end(id) else { return };
         let key = flight.key();
         self.parts.counters.in_flight.store(self.flights.len() as u64, Ordering::Relaxed);
         let mut prepared = std::mem::take(&mut self.prepared);

@@ -362,7 +362,9 @@ impl Crew {
     /// A state of who answers clients at once.
     fn answering(&self, answers: &Arc<Counters>) -> CoreState {
         self.kept.iter().for_each(|kept| kept.count_too(answers));
-        self.state(Arc::clone(answers))
+        let mut state = self.state(Arc::clone(answers));
+        state.asks_anew = true;
+        state
     }
 
     /// Starts the thread that resolves and waits until its ports are open.

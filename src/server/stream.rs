@@ -48,8 +48,11 @@ use super::misses::{Back, Miss, Misses};
 use super::places::{Number, Places, Refused, Wait};
 use super::report::say;
 use super::transfers::Told;
+use super::worker::ask_anew;
 
 /// How long to rest when no descriptor is left, and between looks at the stop flag and at who is
+/// Queries of a connection that wait for answers from elsewhere, before the next are looked at.
+const WAITING_MAX: usize = 16;
 /// late.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Without anything to do for so long after the stop, all that was received is answered.
@@ -434,6 +437,9 @@ impl Connection {
         let mut core = shared.core.borrow_mut();
         let (snapshot, now) = (snapshot.pin(), shared.now());
         answer_batch(&snapshot, now, &mut core, &mut exchanges);
+        if let Some(misses) = &shared.misses {
+            ask_anew(misses, &mut core, &exchanges);
+        }
         let mut next = None;
         for (i, exchange) in exchanges.iter_mut().enumerate() {
             if matches!(exchange.verdict, Verdict::Defer(Ticket::Resolve))
@@ -447,6 +453,11 @@ impl Connection {
             match exchange.verdict {
                 Verdict::Reply(len) => append(replies, &exchange.buffer[..len]),
                 Verdict::Drop(_) => return Ok((i + 1, Some(Next::Close))),
+                Verdict::Defer(Ticket::Resolve) if self.waiting.len() >= WAITING_MAX => {
+                    // Those that wait come first; the rest of the batch is answered again.
+                    self.batch_count = i + 1;
+                    return Ok((i + 1, Some(Next::Send)));
+                }
                 Verdict::Defer(Ticket::Resolve) => {}
                 Verdict::Defer(_) => {
                     let octets = &received[queries[i].clone()];
@@ -509,6 +520,9 @@ impl Connection {
             // Whoever was to answer is gone.
             let reply = receiver.await.map_err(|_| io::ErrorKind::BrokenPipe)?;
             append(&mut self.queued, &reply);
+            if self.queued.len() >= self.shared.places.limits().queued {
+                self.flush().await?;
+            }
         }
         self.flush().await
     }

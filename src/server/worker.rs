@@ -177,7 +177,7 @@ pub fn turn<P: PacketPath>(
 
 /// Hands over what is to be asked for before it expires.
 #[inline]
-fn ask_anew(misses: &Misses, core: &mut CoreState, exchanges: &[Exchange<'_>]) {
+pub(super) fn ask_anew(misses: &Misses, core: &mut CoreState, exchanges: &[Exchange<'_>]) {
     if core.due.is_empty() {
         return;
     }

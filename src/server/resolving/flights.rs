@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::mem::take;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -77,16 +78,15 @@ impl Flight {
     pub fn waiting(&self) -> usize {
         usize::from(self.first.is_some()) + self.more.len()
     }
+}
 
-    /// One more waits.
-    pub fn join(&mut self, waiter: Waiter) {
-        self.more.push(waiter);
-    }
-
-    /// Nobody waits any more: all who did.
-    pub fn take_waiters(&mut self) -> impl Iterator<Item = Waiter> + use<> {
-        self.first.take().into_iter().chain(std::mem::take(&mut self.more))
-    }
+/// What a client has at once.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    /// Questions.
+    asked: u32,
+    /// Queries that wait, also for questions of others.
+    waiting: u32,
 }
 
 /// Questions in flight, by number and by what they ask.
@@ -95,8 +95,8 @@ pub struct Flights {
     by_hash: HashMap<u64, u32, Keyed>,
     count: u64,
     /// Queries that wait, of all of them.
-    pub waiting: usize,
-    clients: HashMap<IpAddr, u32, Keyed>,
+    waiting: usize,
+    clients: HashMap<IpAddr, Account, Keyed>,
     /// When waiters get what is stale, the earliest first: all wait equally long.
     pub impatient: VecDeque<(Duration, u64)>,
     /// Questions that have failed and have a stale answer, and until when they are not asked again;
@@ -142,15 +142,46 @@ impl Flights {
         self.all.get(place).filter(|flight| flight.key() == *key)
     }
 
-    /// As [`Flights::asking`].
-    pub fn asking_mut(&mut self, key: &Key<'_>) -> Option<&mut Flight> {
-        let place = *self.by_hash.get(&key.hash())?;
-        self.all.get_mut(place).filter(|flight| flight.key() == *key)
-    }
-
     /// How many are on this account.
     pub fn of_client(&self, client: IpAddr) -> usize {
-        self.clients.get(&client).copied().unwrap_or(0) as usize
+        self.clients.get(&client).map_or(0, |account| account.asked as usize)
+    }
+
+    /// Queries that wait, of all clients and of this one.
+    pub fn waiting(&self, client: IpAddr) -> (usize, usize) {
+        let of_client = self.clients.get(&client).map_or(0, |account| account.waiting as usize);
+        (self.waiting, of_client)
+    }
+
+    /// One more waits for a question.
+    pub fn join(&mut self, id: u64, waiter: Waiter) {
+        self.waiting += 1;
+        self.clients.entry(waiter.client).or_default().waiting += 1;
+        if let Some(flight) = self.get_mut(id) {
+            flight.more.push(waiter);
+        }
+    }
+
+    /// Nobody waits for a question any more: all who did.
+    pub fn take_waiters(&mut self, id: u64) -> impl Iterator<Item = Waiter> + use<> {
+        let taken = self.get_mut(id).map(|flight| (flight.first.take(), take(&mut flight.more)));
+        let (first, more) = taken.unwrap_or_default();
+        for waiter in first.iter().chain(&more) {
+            self.waiting -= 1;
+            self.settle(waiter.client, |account| &mut account.waiting);
+        }
+        first.into_iter().chain(more)
+    }
+
+    /// One less is on this account.
+    fn settle(&mut self, client: IpAddr, of: impl Fn(&mut Account) -> &mut u32) {
+        let Some(account) = self.clients.get_mut(&client) else { return };
+        let count = of(account);
+        *count = count.saturating_sub(1);
+        let is_empty = account.asked == 0 && account.waiting == 0;
+        if is_empty && self.clients.len() > CLIENTS_SPARE {
+            self.clients.remove(&client);
+        }
     }
 
     /// Takes off, with waiters that become impatient at `impatient`; its number.
@@ -159,9 +190,12 @@ impl Flights {
         self.count += 1;
         let id = self.count << PLACE_BITS | u64::from(place);
         flight.id = id;
-        self.waiting += flight.waiting();
         if let Some(client) = flight.client {
-            *self.clients.entry(client).or_default() += 1;
+            let waiting = flight.waiting();
+            self.waiting += waiting;
+            let account = self.clients.entry(client).or_default();
+            account.asked += 1;
+            account.waiting += waiting as u32;
         }
         // Nobody may wait yet, and somebody may join.
         self.impatient.push_back((impatient, id));
@@ -170,7 +204,7 @@ impl Flights {
         id
     }
 
-    /// The one of this number has ended.
+    /// The one of this number has ended; nobody waits for it any more.
     pub fn end(&mut self, id: u64) -> Option<Flight> {
         self.get_mut(id)?;
         let place = (id & ((1 << PLACE_BITS) - 1)) as u32;
@@ -180,16 +214,16 @@ impl Flights {
         if self.by_hash.get(&hash) == Some(&place) {
             self.by_hash.remove(&hash);
         }
-        self.waiting -= flight.waiting();
-        if let Some(client) = flight.client
-            && let Some(count) = self.clients.get_mut(&client)
-        {
-            *count = count.saturating_sub(1);
-            if *count == 0 && self.clients.len() > CLIENTS_SPARE {
-                self.clients.remove(&client);
-            }
+        if let Some(client) = flight.client {
+            self.settle(client, |account| &mut account.asked);
         }
         Some(flight)
+    }
+
+    /// Those who have failed may be asked again: it is others who answer now.
+    pub fn forget_failures(&mut self) {
+        self.failed.clear();
+        self.failed_in_order.clear();
     }
 
     /// Until when the question of this hash is answered with what is stale.
@@ -210,5 +244,52 @@ impl Flights {
         }
         self.failed.insert(hash, now + STALE_RECHECK);
         self.failed_in_order.push_back((now + STALE_RECHECK, hash));
+    }
+}
+
+//----------- Tests ----------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::misses::Back;
+
+    fn waiter(client: u8) -> Waiter {
+        let miss = Miss::new(&[0; 40], Back::Nobody).unwrap();
+        Waiter { miss, client: [192, 0, 2, client].into(), rounds: 1 }
+    }
+
+    fn wanted(number: u8) -> Wanted {
+        let mut wanted = Wanted { name_hash: number.into(), qtype: 1, ..Wanted::default() };
+        wanted.name.read(&[1, b'a' + number, 0]).unwrap();
+        wanted
+    }
+
+    /// Each is on the account of who asks, also those who join what another has asked.
+    #[test]
+    fn accounts_are_settled() {
+        let (mut flights, at) = (Flights::new(), Duration::ZERO);
+        let [first, other] = [1, 2].map(|client| IpAddr::from([192, 0, 2, client]));
+        let id = flights.begin(Flight::new(&wanted(0), Some(waiter(1))).unwrap(), at);
+        let silent = flights.begin(Flight::new(&wanted(1), None).unwrap(), at);
+        (0..3).for_each(|_| flights.join(id, waiter(2)));
+        flights.join(silent, waiter(2));
+        assert_eq!((flights.waiting(first), flights.waiting(other)), ((5, 1), (5, 4)));
+        assert_eq!((flights.of_client(first), flights.of_client(other)), (1, 0));
+        assert_eq!(flights.asking(&wanted(0).key()).unwrap().waiting(), 4);
+        assert_eq!(flights.take_waiters(id).count(), 4);
+        assert_eq!(flights.take_waiters(id).count(), 0);
+        assert_eq!((flights.waiting(first), flights.waiting(other)), ((1, 0), (1, 1)));
+        assert_eq!(flights.end(id).unwrap().id, id);
+        assert!(flights.end(id).is_none() && flights.get_mut(id).is_none());
+        assert_eq!((flights.of_client(first), flights.len()), (0, 1));
+        // The number of one that has ended is that of no other, in the same place.
+        let next = flights.begin(Flight::new(&wanted(0), Some(waiter(1))).unwrap(), at);
+        assert_ne!(next, id);
+        flights.take_waiters(silent).for_each(drop);
+        flights.take_waiters(next).for_each(drop);
+        assert!(flights.end(next).is_some() && flights.end(silent).is_some());
+        assert_eq!((flights.waiting(other), flights.len()), ((0, 0), 0));
+        assert!(flights.asking(&wanted(0).key()).is_none());
     }
 }

@@ -189,6 +189,7 @@ impl Driver {
 
     /// Whom to ask has been replaced: what is in flight is asked of the new ones.
     fn ask_all_again(&mut self, now: Duration) {
+        self.flights.forget_failures();
         for flight in self.flights.iter() {
             let request = self.request_of(flight, now);
             self.parts.forwarder.ask(now, RequestId(flight.id), request);

@@ -22,6 +22,11 @@ impl Outbox {
         self.replies.push((core, origin, start..self.octets.len()));
     }
 
+    /// Whether it is time to send them.
+    pub fn is_full(&self) -> bool {
+        self.octets.len() >= OCTETS_MAX
+    }
+
     /// Sends all there are, by the cores' `repliers`.
     pub fn empty(&mut self, repliers: &[Replier]) {
         for (core, replier) in repliers.iter().enumerate() {

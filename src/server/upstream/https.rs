@@ -83,14 +83,16 @@ impl Https {
         Ok(https)
     }
 
-    /// Queries at once that it still takes.
-    pub fn room(&self) -> usize {
-        if self.has_ended.get() {
-            return 0;
-        }
+    /// Queries at once that it takes.
+    pub fn most(&self) -> usize {
         // The peer says how many streams there may be.
         let most = self.requests.current_max_send_streams().min(self.most.get());
-        most.min(self.peer.shared.options.queries).saturating_sub(self.in_flight.get())
+        most.min(self.peer.shared.options.queries)
+    }
+
+    /// Queries at once that it still takes.
+    pub fn room(&self) -> usize {
+        if self.has_ended.get() { 0 } else { self.most().saturating_sub(self.in_flight.get()) }
     }
 
     /// Whether its stream is closed.

@@ -138,6 +138,12 @@ impl Connection {
         }
     }
 
+    /// Whether it has less than half of what it takes at `queries` or fewer.
+    fn is_roomy(&self, queries: usize) -> bool {
+        let most = if let Connection::Https(https) = self { https.most() } else { queries };
+        self.room() > most / 2
+    }
+
     fn send(&self, exchange: u64, message: &[u8]) {
         match self {
             Connection::Frames(frames) => frames.send(exchange, message),
@@ -189,10 +195,10 @@ impl Peer {
 
     /// Gives a query to a connection; `false` if none has room.
     fn pass_on(self: &Rc<Self>, exchange: u64, message: &[u8]) -> bool {
-        let half = self.shared.options.queries / 2;
+        let queries = self.shared.options.queries;
         let is_half_full = {
             let connections = self.connections.borrow();
-            let roomy = connections.iter().find(|connection| connection.room() > half);
+            let roomy = connections.iter().find(|connection| connection.is_roomy(queries));
             let most = || connections.iter().max_by_key(|connection| connection.room());
             let Some(connection) = roomy.or_else(most).filter(|found| found.room() > 0) else {
                 return false;
