@@ -1,5 +1,5 @@
-//! The cores belong to their paths: threads that load zones take only what is left, a generator
-//! that has a core of its own comes first there.
+//! The cores belong to their paths: threads that load zones take only what is left, the one that
+//! resolves comes after those that answer, a generator that has a core of its own comes first there.
 
 /// Lets this thread, and those it starts, run only when nothing else wants their core.
 ///
@@ -11,6 +11,15 @@ pub fn give_way() {
     // - The kernel reads `parameters`, a live value; 0 means the calling thread. A refusal leaves
     //   the thread as it was, which costs latency during a reload and nothing else.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) };
+}
+
+/// Lets others that want this thread's core go first, as those that answer. It gets a tenth of a
+/// core that is wanted all the time: whoever waits for it is not forgotten.
+pub fn stand_back() {
+    const NICE: libc::c_int = 10;
+    // SAFETY:
+    // - The call reads no memory; 0 means the calling thread. A refusal leaves it as it was.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
 /// Has this thread run before others that want its core, if it may (CAP_SYS_NICE). They get a tenth

@@ -22,9 +22,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::answer::{CoreState, Counters, Wanted};
 use crate::cache::{self, Cache, Holding, TtlBounds, dump};
 use crate::memory::epoch::Reader;
-use crate::net::Replier;
 use crate::net::client::Waker;
 use crate::net::client::pool::{PoolOptions, PortPool, Way};
+use crate::net::{Replier, stand_back};
 use crate::resolver::{Carrier, Forward, Forwarder, Random, Upstream};
 use crate::snapshot::{Elsewhere, Recursion, Snapshot};
 use crate::wire::{LowerName, Name};
@@ -346,6 +346,8 @@ pub fn run(
     ready: &mpsc::Sender<Arc<Misses>>,
     stop: &std::sync::atomic::AtomicBool,
 ) -> io::Result<()> {
+    // A miss is not to slow a hit.
+    stand_back();
     let Carriers { forwarder, pool, pool_places, streams } = config.carriers(None)?;
     let misses = Arc::new(Misses::new(config.outstanding.all, pool.waker()));
     let _ = ready.send(Arc::clone(&misses));

@@ -62,7 +62,7 @@ fn prepare(place: &Place, path: &str) -> io::Result<Command> {
 
 /// An answer of these zones takes some ninety octets.
 const CACHE_OCTETS_PER_NAME: u64 = 192;
-const CACHE_MIB_MIN: u64 = 48;
+const CACHE_MIB_MIN: u64 = 32;
 
 fn prepare_cache(place: &Place) -> io::Result<Command> {
     let (address, core) = (place.address, place.core);

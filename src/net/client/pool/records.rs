@@ -5,13 +5,16 @@
 //!                     | exchange | slot | id | next | previous |   a chain for each socket
 //! ```
 //!
-//! A socket has few at once, so that its replies are found by a walk. Room for all is made at the
-//! beginning.
+//! A socket has few at once, so that its replies are found by a walk. Room for all records
+//! is made at the beginning.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::{NONE, Slot};
+
+/// Queries in flight that there is room for from the beginning.
+const COUNT_FIRST: usize = 2048;
 
 #[derive(Clone, Copy)]
 struct Record {
@@ -68,8 +71,10 @@ impl Records {
         if let Some(last) = records.last_mut() {
             last.next = NONE;
         }
-        // Twice the room: what was removed is then cleared away in place.
-        let by_exchange = HashMap::with_capacity_and_hasher(2 * count_max, Default::default());
+        // It grows with what is in flight. Twice the room: what was removed is then cleared away in
+        // place.
+        let first = 2 * count_max.min(COUNT_FIRST);
+        let by_exchange = HashMap::with_capacity_and_hasher(first, Default::default());
         let free = if count_max == 0 { NONE } else { 0 };
         Records { records, free, by_exchange, count_max }
     }
