@@ -33,6 +33,8 @@ use crate::zones::queries::Random;
 /// Queries of one pass. Counts have three places after the point, and no more.
 pub const QUERIES: usize = 1000;
 const BATCH: usize = 64;
+/// Somebody: 192.0.2.1.
+const CLIENT: u128 = 0xFFFF_C000_0201;
 /// Octets of a datagram's buffer, and of an answer.
 const BUFFER: usize = 1232;
 
@@ -245,7 +247,7 @@ fn exchange_of(slot: &mut Slot) -> Exchange<'_> {
         buffer: &mut slot.buffer,
         query_len: slot.len,
         transport: Transport::Datagram,
-        client: 0,
+        client: CLIENT,
         verdict: Verdict::Reply(0),
     }
 }
