@@ -1,7 +1,7 @@
 //! The cache as it is kept over a restart.
 //!
 //! ```text
-//!   | "ring53 cache 1\n" | when 8 | entry | entry | ... | end: 0 4 | digest 32 |
+//!   | "ring53 cache 2\n" | when 8 | entry | entry | ... | end: 0 4 | digest 32 |
 //!   entry   | len 4 | age 4 | octets ... |
 //! ```
 //!
@@ -16,7 +16,7 @@ use super::entry::{Entry, flag};
 use super::{Cache, Key, Prepared, second};
 
 /// How a file begins.
-pub const MAGIC: &[u8] = b"ring53 cache 1\n";
+pub const MAGIC: &[u8] = b"ring53 cache 2\n";
 const HEAD_LEN: usize = 8;
 /// Octets of the digest, which the caller makes: SHA-256.
 pub const DIGEST_LEN: usize = 32;
@@ -35,7 +35,7 @@ pub fn steps(cache: &Cache) -> usize {
 /// Appends the entries of one step of the table, failures and what is past all use left out.
 pub fn write(cache: &Cache, step: usize, now: Duration, stale: u32, out: &mut Vec<u8>) {
     let now = second(now);
-    cache.store.write().for_each_of(step, |_, octets| {
+    cache.store.write().for_each_of(step, |octets| {
         if let Some(entry) = Entry::new(octets)
             && entry.flags() & flag::FAILURE == 0
             && entry.age(now) < entry.ttl().saturating_add(stale)
@@ -167,10 +167,12 @@ mod tests {
             assert_eq!(cut, Err(NotWhole), "{len}");
         }
         for at in 0..file.len() {
-            let mut other = file.clone();
-            other[at] ^= 0x10;
-            // Any octets may come: it is the digest that tells.
-            let _ = read(&empty(), &other, 1_000_000, Duration::ZERO, 0, hash_of);
+            for bit in 0..8 {
+                let mut other = file.clone();
+                other[at] ^= 1 << bit;
+                // Any octets may come: it is the digest that tells.
+                let _ = read(&empty(), &other, 1_000_000, Duration::ZERO, 0, hash_of);
+            }
         }
         assert_eq!(parts(&file[..10]), Err(NotWhole));
     }

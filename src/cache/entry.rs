@@ -1,26 +1,43 @@
 //! One answer as it lies in the cache: ready to be copied behind a question.
 //!
 //! ```text
-//!   0       4     8    10   12   14      15      16      18     20       22      24
-//!   | since | ttl | an | ns | ar | rcode | flags | qtype | body | ttls n | edes  | name len 1 |
-//!   | name, lower case | body: the records | n places of TTLs, 2 each | EDNS options 15 |
+//!   0       4     8       10      11      12         13   14   15   16
+//!   | since | ttl | qtype | flags | rcode | name len | an | ns | ar | name, lower case | body |
+//!   | place of each record's TTL, 2 | MANY: an, ns, ar, 2 each | EDES: EDNS options 15, len 2 |
 //! ```
 //!
-//! The body is what stood behind the question in the upstream's message, without OPT. Its
-//! compression pointers count from the start of a message with the same question, and so they hold
-//! in every reply to it. Numbers are little-endian; names, records and options are as on the wire.
+//! The body is what stood behind the question in the upstream's message, without OPT: all that the
+//! rest leaves of the entry. Its compression pointers count from the start of a message with the
+//! same question, and so they hold in every reply to it. Numbers are little-endian; names, records
+//! and options are as on the wire. The last two parts are there if the flags say so.
+
+use std::ops::Range;
 
 use crate::limits::{HEADER_LEN, MESSAGE_SIZE_MAX, NAME_LEN_MAX};
 use crate::memory::store::ENTRY_LEN_MAX;
+use crate::wire::query::{skip_name, skip_record};
+
+use super::FAILURE_SECONDS_MAX;
 
 /// Octets before the name.
-pub const FIXED_LEN: usize = 25;
+pub const FIXED_LEN: usize = 16;
+/// Octets of counts that are too large for their places.
+const MANY_LEN: usize = 6;
+/// Octets of the length of EDNS options.
+const EDES_LEN_LEN: usize = 2;
 /// Octets of EDNS options kept with an answer.
 pub const EDE_LEN_MAX: usize = 512;
 /// Records of one answer: what is more is not kept, nor answered.
 pub const RECORDS_MAX: usize = 8192;
 const _: () = assert!(
-    FIXED_LEN + NAME_LEN_MAX + MESSAGE_SIZE_MAX + 2 * RECORDS_MAX + EDE_LEN_MAX <= ENTRY_LEN_MAX
+    FIXED_LEN
+        + NAME_LEN_MAX
+        + MESSAGE_SIZE_MAX
+        + 2 * RECORDS_MAX
+        + MANY_LEN
+        + EDE_LEN_MAX
+        + EDES_LEN_LEN
+        <= ENTRY_LEN_MAX
 );
 
 /// Flags of an entry; the first two belong to its key.
@@ -37,6 +54,10 @@ pub mod flag {
     pub const FAILURE: u8 = 8;
     /// No records were there (RFC 2308).
     pub const NEGATIVE: u8 = 16;
+    /// A section has more than 255 records: their numbers stand behind the places.
+    pub const MANY: u8 = 32;
+    /// EDNS options end the entry.
+    pub const EDES: u8 = 64;
 
     /// Those of a question with DO and CD as given.
     #[inline(always)]
@@ -133,6 +154,14 @@ impl<'a> Entry<'a> {
         now.saturating_sub(self.since())
     }
 
+    /// Whether at second `now` it is worth nothing any more: `stale` seconds past its time.
+    pub fn is_over(&self, now: u32, stale: u32) -> bool {
+        // Nobody gets a failure past its time; it is kept to know that it is not the first.
+        let fails = self.flags() & flag::FAILURE != 0;
+        let stale = if fails { FAILURE_SECONDS_MAX } else { stale };
+        self.age(now) >= self.ttl().saturating_add(stale)
+    }
+
     /// Whether it is fresh at second `now`.
     #[inline(always)]
     pub fn is_fresh(&self, now: u32) -> bool {
@@ -142,45 +171,68 @@ impl<'a> Entry<'a> {
     /// Records of the three sections.
     #[inline(always)]
     pub fn counts(&self) -> [u16; 3] {
-        [8, 10, 12].map(|at| self.half(at))
+        if self.flags() & flag::MANY != 0 {
+            return self.many();
+        }
+        [13, 14, 15].map(|at| u16::from(self.octets[at]))
+    }
+
+    #[cold]
+    fn many(&self) -> [u16; 3] {
+        let at = self.octets.len().saturating_sub(self.options_len() + MANY_LEN);
+        [at, at + 2, at + 4].map(|at| self.half(at))
+    }
+
+    /// Octets of the options and of their length.
+    #[inline(always)]
+    fn options_len(&self) -> usize {
+        if self.flags() & flag::EDES == 0 {
+            return 0;
+        }
+        EDES_LEN_LEN + usize::from(self.half(self.octets.len() - EDES_LEN_LEN))
+    }
+
+    /// Octets behind the places.
+    #[inline(always)]
+    fn tail_len(&self) -> usize {
+        let many = if self.flags() & flag::MANY == 0 { 0 } else { MANY_LEN };
+        many + self.options_len()
+    }
+
+    /// Records, each of which has a TTL.
+    #[inline(always)]
+    fn record_count(&self) -> usize {
+        self.counts().into_iter().map(usize::from).sum()
     }
 
     /// The response code.
     #[inline(always)]
     pub fn rcode(&self) -> u8 {
-        self.octets[14]
+        self.octets[11]
     }
 
     /// [`flag`].
     #[inline(always)]
     pub fn flags(&self) -> u8 {
-        self.octets[15]
+        self.octets[10]
     }
 
     /// QTYPE.
     #[inline(always)]
     pub fn qtype(&self) -> u16 {
-        self.half(16)
-    }
-
-    #[inline(always)]
-    fn body_len(&self) -> usize {
-        self.half(18).into()
-    }
-
-    #[inline(always)]
-    fn ttl_count(&self) -> usize {
-        self.half(20).into()
-    }
-
-    #[inline(always)]
-    fn ede_len(&self) -> usize {
-        self.half(22).into()
+        self.half(8)
     }
 
     #[inline(always)]
     fn body_at(&self) -> usize {
-        FIXED_LEN + usize::from(self.octets[24])
+        FIXED_LEN + usize::from(self.octets[12])
+    }
+
+    /// Where the places of TTLs begin and end.
+    #[inline(always)]
+    fn places(&self) -> Range<usize> {
+        let end = self.octets.len() - self.tail_len();
+        end - 2 * self.record_count()..end
     }
 
     /// The question's name in wire form, in lower case.
@@ -192,33 +244,61 @@ impl<'a> Entry<'a> {
     /// The records.
     #[inline(always)]
     pub fn body(&self) -> &'a [u8] {
-        &self.octets[self.body_at()..][..self.body_len()]
+        &self.octets[self.body_at()..self.places().start]
     }
 
     /// Where in the body TTLs stand.
     #[inline(always)]
     pub fn ttl_places(&self) -> impl Iterator<Item = usize> + 'a {
-        let octets = &self.octets[self.body_at() + self.body_len()..][..2 * self.ttl_count()];
+        let octets = &self.octets[self.places()];
         octets.chunks_exact(2).map(|pair| usize::from(u16::from_le_bytes([pair[0], pair[1]])))
     }
 
     /// Extended DNS Errors as EDNS options (RFC 8914, 2).
     #[inline(always)]
     pub fn ede_options(&self) -> &'a [u8] {
-        let at = self.body_at() + self.body_len() + 2 * self.ttl_count();
-        &self.octets[at..][..self.ede_len()]
+        let octets = &self.octets[self.octets.len() - self.options_len()..];
+        &octets[..octets.len().saturating_sub(EDES_LEN_LEN)]
     }
 
     /// Whether the octets are those of one entry, however they came here.
     pub fn is_whole(octets: &[u8]) -> bool {
         let Some(entry) = Entry::new(octets) else { return false };
-        let len = entry.body_at() + entry.body_len() + 2 * entry.ttl_count() + entry.ede_len();
-        let body_len = entry.body_len();
-        let question_len = usize::from(octets[24]) + 4;
-        len == octets.len()
-            && HEADER_LEN + question_len + body_len <= MESSAGE_SIZE_MAX
-            && entry.ede_len() <= EDE_LEN_MAX
-            && entry.ttl_places().all(|place| place + 4 <= body_len)
+        // Each length is known to be within the octets before the next one is read.
+        if entry.options_len() > EDES_LEN_LEN + EDE_LEN_MAX
+            || entry.tail_len() > octets.len()
+            || entry.body_at() + 2 * entry.record_count() + entry.tail_len() > octets.len()
+        {
+            return false;
+        }
+        let body = entry.body();
+        // The records follow one another, their TTLs are where they are said to be, nothing is left.
+        let end = entry.ttl_places().try_fold(0, |at, place| {
+            let fixed_at = skip_name(body, at)?;
+            skip_record(body, at).filter(|_| place == fixed_at + 4)
+        });
+        end == Some(body.len())
+            && HEADER_LEN + entry.name().len() + 4 + body.len() <= MESSAGE_SIZE_MAX
             && crate::wire::Name::from_wire(entry.name()).is_ok()
+    }
+
+    /// Writes what stands behind the body into `octets`, which have all before it, and the numbers
+    /// that say so.
+    pub(super) fn end(octets: &mut Vec<u8>, places: &[u16], counts: [u16; 3], options: &[u8]) {
+        for place in places {
+            octets.extend_from_slice(&place.to_le_bytes());
+        }
+        match counts.map(u8::try_from) {
+            [Ok(an), Ok(ns), Ok(ar)] => octets[13..16].copy_from_slice(&[an, ns, ar]),
+            _ => {
+                octets[10] |= flag::MANY;
+                counts.iter().for_each(|count| octets.extend_from_slice(&count.to_le_bytes()));
+            }
+        }
+        if !options.is_empty() {
+            octets[10] |= flag::EDES;
+            octets.extend_from_slice(options);
+            octets.extend_from_slice(&(options.len() as u16).to_le_bytes());
+        }
     }
 }

@@ -85,13 +85,12 @@ impl Cache {
         if entry.ttl() == 0 {
             return false;
         }
-        let fails = entry.flags() & flag::FAILURE != 0;
-        // Nobody gets a failure past its time; it is kept to know that it is not the first.
-        let stale = if fails { FAILURE_SECONDS_MAX } else { stale };
-        let until = entry.since().saturating_add(entry.ttl()).saturating_add(stale);
-        let item = Item { hash: key.hash(), len: entry.octets().len(), until };
+        let item = Item { hash: key.hash(), len: entry.octets().len() };
         let fill = |octets: &mut [u8]| octets.copy_from_slice(entry.octets());
-        self.store.write().insert(second(now), item, fill, |octets| key.is_of(octets))
+        let now = second(now);
+        let is_over =
+            &|octets: &[u8]| Entry::new(octets).is_none_or(|entry| entry.is_over(now, stale));
+        self.store.write().insert(item, fill, |octets| key.is_of(octets), is_over)
     }
 
     /// Copies the entry with this key, fresh or not; whether there is one.
@@ -103,7 +102,7 @@ impl Cache {
 
     /// Takes out the entries for which `leaves` says so, step by step; returns how many those were.
     pub fn flush(&self, mut leaves: impl FnMut(Entry<'_>) -> bool) -> u64 {
-        let mut look = |_: u64, octets: &[u8]| match Entry::new(octets) {
+        let mut look = |octets: &[u8]| match Entry::new(octets) {
             Some(entry) if !leaves(entry) => Keep::Yes,
             _ => Keep::No,
         };

@@ -53,6 +53,7 @@ pub struct Prepared {
     octets: Vec<u8>,
     places: Vec<u16>,
     rewritten: Vec<u8>,
+    options: Vec<u8>,
 }
 
 /// What is kept of a response beside its records.
@@ -93,7 +94,7 @@ impl Prepared {
     pub fn failure(&mut self, key: &Key<'_>, now: Duration, ttl: u32, edes: &[(u16, &str)]) {
         self.begin(key, SERVFAIL as u8, flag::FAILURE);
         self.places.clear();
-        self.finish(super::second(now), ttl, [0; 3], 0, edes);
+        self.finish(super::second(now), ttl, [0; 3], edes);
     }
 
     /// Becomes what is kept of `message`, a response to `key`'s question that came `now`.
@@ -156,8 +157,7 @@ impl Prepared {
             let at = body_at + usize::from(self.places[i]);
             self.bring_within(at, gathered.negative_ttl, bounds);
         }
-        let body_len = gathered.end - start;
-        self.finish(super::second(now), kind.ttl, gathered.counts, body_len, aside.edes);
+        self.finish(super::second(now), kind.ttl, gathered.counts, aside.edes);
         Ok(())
     }
 
@@ -175,48 +175,28 @@ impl Prepared {
     fn begin(&mut self, key: &Key<'_>, rcode: u8, flags: u8) {
         self.octets.clear();
         self.octets.resize(FIXED_LEN, 0);
-        self.octets[14] = rcode;
-        self.octets[15] = key.flags & flag::KEY | flags;
-        self.octets[16..18].copy_from_slice(&key.qtype.to_le_bytes());
-        self.octets[24] = key.name.len() as u8;
+        self.octets[8..10].copy_from_slice(&key.qtype.to_le_bytes());
+        self.octets[10] = key.flags & flag::KEY | flags;
+        self.octets[11] = rcode;
+        self.octets[12] = key.name.len() as u8;
         self.octets.extend_from_slice(key.name);
     }
 
     /// Appends what follows the body, and fills in the numbers.
-    fn finish(
-        &mut self,
-        since: u32,
-        ttl: u32,
-        counts: [u16; 3],
-        body_len: usize,
-        edes: &[(u16, &str)],
-    ) {
-        for place in &self.places {
-            self.octets.extend_from_slice(&place.to_le_bytes());
-        }
-        let ede_at = self.octets.len();
+    fn finish(&mut self, since: u32, ttl: u32, counts: [u16; 3], edes: &[(u16, &str)]) {
+        self.options.clear();
         for (code, text) in edes {
             let len = 2 + text.len();
-            if self.octets.len() - ede_at + 4 + len > EDE_LEN_MAX {
+            if self.options.len() + 4 + len > EDE_LEN_MAX {
                 break;
             }
-            self.octets.extend_from_slice(&OPTION_EDE.to_be_bytes());
-            self.octets.extend_from_slice(&(len as u16).to_be_bytes());
-            self.octets.extend_from_slice(&code.to_be_bytes());
-            self.octets.extend_from_slice(text.as_bytes());
+            self.options.extend_from_slice(&OPTION_EDE.to_be_bytes());
+            self.options.extend_from_slice(&(len as u16).to_be_bytes());
+            self.options.extend_from_slice(&code.to_be_bytes());
+            self.options.extend_from_slice(text.as_bytes());
         }
-        let ede_len = (self.octets.len() - ede_at) as u16;
         self.hold(since, Some(ttl));
-        for (at, half) in [
-            (8, counts[0]),
-            (10, counts[1]),
-            (12, counts[2]),
-            (18, body_len as u16),
-            (20, self.places.len() as u16),
-            (22, ede_len),
-        ] {
-            self.octets[at..at + 2].copy_from_slice(&half.to_le_bytes());
-        }
+        Entry::end(&mut self.octets, &self.places, counts, &self.options);
     }
 }
 
@@ -461,6 +441,27 @@ mod tests {
         let since = entry.since();
         assert!(entry.is_fresh(since + 4) && !entry.is_fresh(since + 5));
         assert_eq!(entry.ede_options()[..6], [0, 15, 0, 14, 0, 22]);
+    }
+
+    #[test]
+    fn records_may_be_more_than_an_octet_counts() {
+        for (count, len) in [(255u16, 0), (256, 6), (3000, 6)] {
+            let mut writer = writer(0);
+            writer.record(Section::Authority, b"\x07example\0", rtype::NS, 60, b"\0");
+            for number in 0..count {
+                let [high, low] = number.to_be_bytes();
+                writer.record(Section::Additional, NAME, rtype::A, 60, &[192, 0, high, low]);
+            }
+            let octets = writer.into_octets();
+            let prepared = prepared(&octets, &TtlBounds::default()).unwrap();
+            let entry = prepared.entry();
+            assert_eq!(entry.counts(), [0, 1, count]);
+            assert_eq!(ttls(entry), vec![60; usize::from(count) + 1]);
+            assert_eq!(entry.body(), &octets[HEADER_LEN + NAME.len() + 4..]);
+            let options_len = entry.ede_options().len() + 2;
+            let rest = FIXED_LEN + NAME.len() + entry.body().len() + 2 * (1 + usize::from(count));
+            assert_eq!(entry.octets().len(), rest + len + options_len);
+        }
     }
 
     #[test]

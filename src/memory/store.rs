@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   buckets   | word word word word word word word word |    one cache line
-//!   word      | tag 16 | used 1 | claimed 1 | place 46 |     0: empty; places count 16 octets
+//!   word      | tag 16 | used 1 | claimed 1 | place 46 |     0: empty; places count 8 octets
 //!   segments  | entry | entry | entry ....... free |         the log: filled one after the other
-//!   entry     | hash 8 | len 4 | until 4 | octets ... |
+//!   entry     | hash 46 | len 18 | octets ... |
 //! ```
 //!
 //! An entry is written once and never changed: another one takes its place in the table. Readers
@@ -30,15 +30,21 @@ use super::{HUGE_PAGE_LEN, Region, prefetch_address};
 const WORDS: usize = 8;
 const BUCKET_LEN: usize = WORDS * size_of::<u64>();
 /// Octets that places count.
-const UNIT: usize = 16;
+const UNIT: usize = 8;
 /// What stands before an entry's octets.
-const ENTRY_HEADER_LEN: usize = size_of::<Header>();
+const ENTRY_HEADER_LEN: usize = size_of::<u64>();
 const _: () = assert!(ENTRY_HEADER_LEN == UNIT);
 /// Buckets of one step through the table.
 const STEP_BUCKETS: usize = 4096;
 /// Octets of an entry at most.
 pub const ENTRY_LEN_MAX: usize = 96 << 10;
-/// Memory for one word of the table: smaller entries run out of words before they run out of room.
+/// Bits of an entry's header that are its length; the others are its hash's.
+const LEN_BITS: u32 = 18;
+const LEN: u64 = (1 << LEN_BITS) - 1;
+const _: () = assert!(ENTRY_LEN_MAX < 1 << LEN_BITS && LEN_BITS >= 64 - TAG_SHIFT);
+/// Memory for one word of the table. Short entries run out of words before they run out of room: an
+/// address of a short name takes 64 octets, an answer of several records, or that there is none,
+/// twice that.
 const MEMORY_PER_WORD: usize = 96;
 /// Segments there are at most, and their least length: two entries of the greatest length.
 const SEGMENTS_MAX: usize = 256;
@@ -87,19 +93,17 @@ unsafe impl Send for Memory {}
 // - As above.
 unsafe impl Sync for Memory {}
 
-/// What stands before an entry's octets.
-#[repr(C)]
-struct Header {
-    hash: u64,
-    len: u32,
-    until: u32,
-}
-
 /// An entry that is looked at.
 struct Entry<'a> {
+    /// Without its tag, which is in the word that points here.
     hash: u64,
-    until: u32,
     octets: &'a [u8],
+}
+
+impl Entry<'_> {
+    fn has_hash(&self, hash: u64) -> bool {
+        self.hash == hash & !LEN
+    }
 }
 
 /// Where the log is written.
@@ -186,7 +190,8 @@ impl Store {
 
     fn bucket_of(&self, hash: u64) -> [usize; 2] {
         let scale = |word: u64| ((u128::from(word) * self.buckets as u128) >> 64) as usize;
-        // The tag is the upper half of what neither of them depends on most.
+        // What an entry's header has of it says the buckets too.
+        let hash = hash & !LEN;
         let first = scale(hash);
         let second = scale(hash.rotate_left(29).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         [first, second]
@@ -205,8 +210,7 @@ impl Store {
     /// # Safety
     ///
     /// - `place` was read (Acquire) from a word of this store, by the writer or while announced,
-    ///   and
-    ///   what is returned is dropped before that ends.
+    ///   and what is returned is dropped before that ends.
     unsafe fn entry<'a>(&self, place: u64) -> Entry<'a> {
         let at = place as usize * UNIT;
         debug_assert!(at >= self.segments_at && at + ENTRY_HEADER_LEN <= self.memory.len);
@@ -215,9 +219,10 @@ impl Store {
         //   and its segment is not written before the caller has ended.
         unsafe {
             let start = self.memory.start.add(at);
-            let Header { hash, len, until } = start.cast::<Header>().read();
-            let octets = std::slice::from_raw_parts(start.add(ENTRY_HEADER_LEN), len as usize);
-            Entry { hash, until, octets }
+            let header = start.cast::<u64>().read();
+            let len = (header & LEN) as usize;
+            let octets = std::slice::from_raw_parts(start.add(ENTRY_HEADER_LEN), len);
+            Entry { hash: header & !LEN, octets }
         }
     }
 
@@ -229,7 +234,7 @@ impl Store {
             // SAFETY:
             // - The word is in the table, and only the writer, whose this is, changes it.
             let entry = unsafe { self.entry(seen & PLACE) };
-            entry.hash == hash && is_it(entry.octets)
+            entry.has_hash(hash) && is_it(entry.octets)
         })
     }
 
@@ -249,7 +254,7 @@ impl Store {
 }
 
 const fn tag(hash: u64) -> u64 {
-    // Bits that the first bucket's number hardly depends on.
+    // Bits that an entry's header does not have.
     (hash & 0xFFFF) << TAG_SHIFT
 }
 
@@ -333,7 +338,7 @@ impl StorePin<'_> {
                 // SAFETY:
                 // - The word was read while this thread is announced, which `self` is.
                 let entry = unsafe { self.store.entry(seen & PLACE) };
-                if entry.hash == hash && is_it(entry.octets) {
+                if entry.has_hash(hash) && is_it(entry.octets) {
                     let found = Found { octets: entry.octets, word, seen };
                     found.mark(USED);
                     return Some(found);
@@ -382,8 +387,6 @@ pub struct Item {
     pub hash: u64,
     /// Octets, at most [`ENTRY_LEN_MAX`].
     pub len: usize,
-    /// From this second of the writer's clock on it is worth nothing.
-    pub until: u32,
 }
 
 /// The one who writes.
@@ -393,18 +396,19 @@ pub struct StoreWriter<'a> {
 }
 
 impl<'a> StoreWriter<'a> {
-    /// Stores what `fill` writes in the place of the entry that `is_same` says is the same, at
-    /// second `now` of the writer's clock. `false` if there is no room: then nothing has changed.
+    /// Stores what `fill` writes in the place of the entry that `is_same` says is the same; what
+    /// `is_over` says is worth nothing any more gives way first. `false` if there is no room: then
+    /// nothing has changed.
     pub fn insert(
         &mut self,
-        now: u32,
         item: Item,
         fill: impl FnOnce(&mut [u8]),
         is_same: impl Fn(&[u8]) -> bool,
+        is_over: &dyn Fn(&[u8]) -> bool,
     ) -> bool {
         let needed = entry_len(item.len);
         let fits = self.log.filled + needed <= self.store.segment_len;
-        if item.len > ENTRY_LEN_MAX || !(fits || self.next_segment(now)) {
+        if item.len > ENTRY_LEN_MAX || !(fits || self.next_segment(is_over)) {
             self.log.counts.refused += 1;
             return false;
         }
@@ -414,7 +418,7 @@ impl<'a> StoreWriter<'a> {
             return false;
         }
         let place = self.append(item, fill);
-        self.publish(now, item.hash, place, is_same);
+        self.publish(item.hash, place, is_same, is_over);
         self.log.counts.entries += 1;
         self.log.counts.octets += needed as u64;
         true
@@ -438,7 +442,7 @@ impl<'a> StoreWriter<'a> {
     }
 
     /// Shows every entry to `look`, in no order; returns how many left.
-    pub fn for_each(&mut self, mut look: impl FnMut(u64, &[u8]) -> Keep) -> u64 {
+    pub fn for_each(&mut self, mut look: impl FnMut(&[u8]) -> Keep) -> u64 {
         (0..self.steps()).map(|step| self.for_each_of(step, &mut look)).sum()
     }
 
@@ -448,7 +452,7 @@ impl<'a> StoreWriter<'a> {
     }
 
     /// The same as [`StoreWriter::for_each`] for one step of the table.
-    pub fn for_each_of(&mut self, step: usize, mut look: impl FnMut(u64, &[u8]) -> Keep) -> u64 {
+    pub fn for_each_of(&mut self, step: usize, mut look: impl FnMut(&[u8]) -> Keep) -> u64 {
         let end = ((step + 1) * STEP_BUCKETS).min(self.store.buckets);
         let mut gone = 0;
         for bucket in step * STEP_BUCKETS..end {
@@ -460,7 +464,7 @@ impl<'a> StoreWriter<'a> {
                 // SAFETY:
                 // - The word is in the table, and only this writer changes it.
                 let entry = unsafe { self.store.entry(seen & PLACE) };
-                if look(entry.hash, entry.octets) == Keep::No {
+                if look(entry.octets) == Keep::No {
                     self.drop_entry(word, seen);
                     gone += 1;
                 }
@@ -485,11 +489,7 @@ impl<'a> StoreWriter<'a> {
         // - The memory is initialised: zeroed at first, octets since.
         let octets = unsafe {
             let start = self.store.memory.start.add(at);
-            start.cast::<Header>().write(Header {
-                hash: item.hash,
-                len: item.len as u32,
-                until: item.until,
-            });
+            start.cast::<u64>().write(item.hash & !LEN | item.len as u64);
             std::slice::from_raw_parts_mut(start.add(ENTRY_HEADER_LEN), item.len)
         };
         fill(octets);
@@ -497,20 +497,26 @@ impl<'a> StoreWriter<'a> {
     }
 
     /// Points a word to a new entry.
-    fn publish(&mut self, now: u32, hash: u64, place: u64, is_same: impl Fn(&[u8]) -> bool) {
+    fn publish(
+        &mut self,
+        hash: u64,
+        place: u64,
+        is_same: impl Fn(&[u8]) -> bool,
+        is_over: &dyn Fn(&[u8]) -> bool,
+    ) {
         let word = match self.store.find(hash, is_same) {
             Some((word, seen)) => {
                 self.drop_entry(word, seen);
                 word
             }
-            None => self.vacant(now, hash),
+            None => self.vacant(hash, is_over),
         };
         // Whoever sees the word sees the entry.
         word.store(tag(hash) | place, Ordering::Release);
     }
 
     /// A word for `hash` that is empty; whatever had it has given way.
-    fn vacant(&mut self, now: u32, hash: u64) -> &'a AtomicU64 {
+    fn vacant(&mut self, hash: u64, is_over: &dyn Fn(&[u8]) -> bool) -> &'a AtomicU64 {
         let buckets = self.store.bucket_of(hash).map(|bucket| self.store.words(bucket));
         let words = || buckets.iter().copied().flatten();
         if let Some(word) = words().find(|word| word.load(Ordering::Relaxed) & PLACE == 0) {
@@ -522,7 +528,7 @@ impl<'a> StoreWriter<'a> {
         let is_over = |word: &&AtomicU64| {
             // SAFETY:
             // - The word is in the table, and only this writer changes it.
-            unsafe { self.store.entry(word.load(Ordering::Relaxed) & PLACE) }.until <= now
+            is_over(unsafe { self.store.entry(word.load(Ordering::Relaxed) & PLACE) }.octets)
         };
         let in_turn = || words().cycle().skip(first).take(2 * WORDS);
         let unused = |word: &&AtomicU64| word.fetch_and(!USED, Ordering::Relaxed) & USED == 0;
@@ -544,7 +550,7 @@ impl<'a> StoreWriter<'a> {
 
     /// Begins to fill another segment, and sees to it that there are spare ones. `false` if there
     /// is none: readers hold what was given up.
-    fn next_segment(&mut self, now: u32) -> bool {
+    fn next_segment(&mut self, is_over: &dyn Fn(&[u8]) -> bool) -> bool {
         self.reclaim();
         let Some(next) = self.log.free.pop() else { return false };
         let (active, filled) = (self.log.active, self.log.filled);
@@ -553,7 +559,7 @@ impl<'a> StoreWriter<'a> {
         while self.log.free.len() + self.log.waiting.len() < SPARE
             && let Some((oldest, filled)) = self.log.full.pop_front()
         {
-            self.give_up(now, oldest, filled);
+            self.give_up(oldest, filled, is_over);
         }
         true
     }
@@ -570,7 +576,7 @@ impl<'a> StoreWriter<'a> {
 
     /// Takes a segment's entries out of the table; what was used is written again, if that is not
     /// more than half of it.
-    fn give_up(&mut self, now: u32, segment: usize, filled: usize) {
+    fn give_up(&mut self, segment: usize, filled: usize, is_over: &dyn Fn(&[u8]) -> bool) {
         let start = self.store.segment(segment).start;
         let (mut at, mut kept) = (start, 0);
         while at < start + filled {
@@ -582,13 +588,13 @@ impl<'a> StoreWriter<'a> {
             let len = entry_len(entry.octets.len());
             at += len;
             let Some((word, seen)) = self.store.word_of(entry.hash, place) else { continue };
-            let worth = seen & USED != 0 && entry.until > now;
+            let worth = seen & USED != 0 && !is_over(entry.octets);
             let fits = kept + len <= self.store.segment_len / 2
                 && self.log.filled + len <= self.store.segment_len;
             if worth && fits {
                 kept += len;
-                let Entry { hash, until, octets } = entry;
-                let item = Item { hash, len: octets.len(), until };
+                let Entry { hash, octets } = entry;
+                let item = Item { hash, len: octets.len() };
                 let place = self.append(item, |copy| copy.copy_from_slice(octets));
                 // What is claimed stays so.
                 word.store(seen & !(USED | PLACE) | place, Ordering::Release);

@@ -182,8 +182,7 @@ impl Driver {
         self.be_patient(now);
         self.parts.pool.flush()?;
         self.outbox.empty(&self.parts.repliers);
-        let due =
-            [self.parts.forwarder.deadline(), self.flights.impatient.front().map(|(at, _)| *at)];
+        let due = [self.parts.forwarder.deadline(), self.flights.next_impatient()];
         let next = due.into_iter().flatten().min().map_or(WAIT_MAX, |at| at.saturating_sub(now));
         // Nobody calls for what is left.
         self.parts.pool.wait(if is_all { next.min(WAIT_MAX) } else { Duration::ZERO })
@@ -453,10 +452,7 @@ impl Driver {
 
     /// Clients that have waited long get what is stale; the question goes on for the next ones.
     fn be_patient(&mut self, now: Duration) {
-        while let Some(&(at, id)) = self.flights.impatient.front()
-            && at <= now
-        {
-            self.flights.impatient.pop_front();
+        while let Some(id) = self.flights.pop_impatient(now) {
             let Some(flight) = self.flights.get_mut(id) else { continue };
             let key = flight.key();
             if !self.parts.cache.copy(&key, &mut self.prepared)

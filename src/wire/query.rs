@@ -166,7 +166,7 @@ fn read_additional(message: &[u8], at: usize, query: &mut Query) -> Result<usize
 }
 
 /// The end of the record at `at`.
-fn skip_record(message: &[u8], at: usize) -> Option<usize> {
+pub fn skip_record(message: &[u8], at: usize) -> Option<usize> {
     let fixed_at = skip_name(message, at)?;
     let fixed = message.get(fixed_at..fixed_at + 10)?;
     let end = fixed_at + 10 + u16::from_be_bytes([fixed[8], fixed[9]]) as usize;

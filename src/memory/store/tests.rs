@@ -2,8 +2,6 @@ use super::*;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
-const NEVER: u32 = u32::MAX;
-
 /// A sequence that looks random.
 struct Random(u64);
 
@@ -39,9 +37,10 @@ fn version_of(octets: &[u8], key: u64) -> u64 {
     version
 }
 
-fn insert(writer: &mut StoreWriter<'_>, key: u64, version: u64, len: usize, now: u32) -> bool {
-    let item = Item { hash: hash_of(key), len, until: NEVER };
-    writer.insert(now, item, |octets| fill(octets, key, version), |it| is_of(it, key))
+fn insert(writer: &mut StoreWriter<'_>, key: u64, version: u64, len: usize) -> bool {
+    let item = Item { hash: hash_of(key), len };
+    let is_over = &|_: &[u8]| false;
+    writer.insert(item, |octets| fill(octets, key, version), |it| is_of(it, key), is_over)
 }
 
 #[test]
@@ -61,7 +60,7 @@ fn what_was_stored_last_is_found_or_nothing() {
                 }
                 1..=6 => {
                     let len = 16 + random.below(if version % 500 == 0 { 60_000 } else { 600 });
-                    assert!(insert(&mut store.write(), key, version, len as usize, 0));
+                    assert!(insert(&mut store.write(), key, version, len as usize));
                     stored.insert(key, version);
                 }
                 _ => {
@@ -77,12 +76,12 @@ fn what_was_stored_last_is_found_or_nothing() {
         let counts = writer.counts();
         assert!(counts.evicted > 1000 && counts.kept > 100, "{counts:?}");
         let (mut entries, mut octets) = (0, 0);
-        writer.for_each(|_, it| {
+        writer.for_each(|it| {
             (entries, octets) = (entries + 1, octets + entry_len(it.len()) as u64);
             Keep::Yes
         });
         assert_eq!((entries, octets), (counts.entries, counts.octets));
-        let gone = writer.for_each(|_, _| Keep::No);
+        let gone = writer.for_each(|_| Keep::No);
         let counts = writer.counts();
         assert_eq!((gone, counts.entries, counts.octets), (entries, 0, 0));
     }
@@ -92,10 +91,10 @@ fn what_was_stored_last_is_found_or_nothing() {
 fn what_is_used_outlives_what_is_not() {
     let store = Store::new(MEMORY_MIN, 1).unwrap();
     let mut reader = store.reader().unwrap();
-    (0..1000).for_each(|key| assert!(insert(&mut store.write(), key, 1, 100, 0)));
+    (0..1000).for_each(|key| assert!(insert(&mut store.write(), key, 1, 100)));
     let mut found = [0, 0];
     for key in 1000..200_000 {
-        assert!(insert(&mut store.write(), key, 1, 100, 0));
+        assert!(insert(&mut store.write(), key, 1, 100));
         let pin = reader.pin();
         let popular = key % 500;
         pin.find(hash_of(popular), |it| is_of(it, popular));
@@ -112,14 +111,14 @@ fn what_is_used_outlives_what_is_not() {
 fn an_entry_is_claimed_once() {
     let store = Store::new(MEMORY_MIN, 2).unwrap();
     let (mut one, mut two) = (store.reader().unwrap(), store.reader().unwrap());
-    insert(&mut store.write(), 7, 1, 100, 0);
+    insert(&mut store.write(), 7, 1, 100);
     let (one, two) = (one.pin(), two.pin());
     let find = |pin: &StorePin<'_>| {
         pin.find(hash_of(7), |it| is_of(it, 7)).is_some_and(|found| found.claim())
     };
     assert!(find(&one) && !find(&two) && !find(&one));
     let before = one.find(hash_of(7), |it| is_of(it, 7)).unwrap();
-    insert(&mut store.write(), 7, 2, 100, 0);
+    insert(&mut store.write(), 7, 2, 100);
     assert!(!before.claim(), "the word is another entry's");
     assert!(find(&two) && !find(&one));
     assert!(store.reader().is_none());
@@ -130,17 +129,17 @@ fn an_entry_is_claimed_once() {
 fn a_pinned_entry_stays_as_it_is() {
     let store = Store::new(MEMORY_MIN, 1).unwrap();
     let mut reader = store.reader().unwrap();
-    insert(&mut store.write(), 1, 1, 5000, 0);
+    insert(&mut store.write(), 1, 1, 5000);
     let pin = reader.pin();
     let found = pin.find(hash_of(1), |it| is_of(it, 1)).unwrap();
     let mut taken = 0;
     for key in 2..20_000 {
-        taken += u32::from(insert(&mut store.write(), key, 1, 5000, 0));
+        taken += u32::from(insert(&mut store.write(), key, 1, 5000));
         assert_eq!(version_of(found.octets, 1), 1);
     }
     assert!(store.write().counts().refused > 0 && taken > 100);
     drop(pin);
-    assert!(insert(&mut store.write(), 1, 2, 5000, 0));
+    assert!(insert(&mut store.write(), 1, 2, 5000));
 }
 
 #[test]
@@ -170,7 +169,7 @@ fn readers_see_whole_entries_while_the_writer_goes_round() {
         // Readers that have lost their core hold segments, so how many it takes is not known.
         for version in 0..3_000_000 {
             let (key, len) = (random.below(3000), 16 + random.below(4000) as usize);
-            insert(&mut store.write(), key, version, len, 0);
+            insert(&mut store.write(), key, version, len);
             if version > 50_000 && store.write().counts().evicted > 1000 {
                 break;
             }
@@ -186,15 +185,14 @@ fn what_is_over_gives_way_first() {
     let store = Store::new(MEMORY_MIN, 1).unwrap();
     let mut writer = store.write();
     // All in the same two buckets.
-    let put = |writer: &mut StoreWriter<'_>, key: u64, until: u32, now: u32| {
-        let item = Item { hash: 77, len: 16, until };
-        writer.insert(now, item, |octets| fill(octets, key, 0), |it| is_of(it, key))
+    let hash = hash_of(77);
+    let put = |writer: &mut StoreWriter<'_>, key: u64| {
+        let item = Item { hash, len: 16 };
+        let is_over = &|it: &[u8]| is_of(it, 11);
+        writer.insert(item, |octets| fill(octets, key, 0), |it| is_of(it, key), is_over)
     };
-    for key in 0..16 {
-        put(&mut writer, key, if key == 11 { 5 } else { 50 }, 1);
-    }
-    put(&mut writer, 16, 50, 6);
-    let is_there = |key: u64| writer.get(77, |it| is_of(it, key)).is_some();
+    (0..17).for_each(|key| assert!(put(&mut writer, key)));
+    let is_there = |key: u64| writer.get(hash, |it| is_of(it, key)).is_some();
     assert!(!is_there(11) && (0..17).filter(|&key| is_there(key)).count() == 16);
     assert_eq!(writer.counts().crowded, 1);
 }

@@ -31,6 +31,8 @@ pub use waker::Waker;
 
 /// Octets of the longest datagram that can be queued.
 pub const QUERY_LEN_MAX: usize = 2048;
+/// Octets of the longest datagram that is taken from an upstream: more than it is told to send.
+pub const REPLY_LEN_MAX: usize = 2048;
 /// Datagrams that wait between two flushes.
 pub const QUEUE_COUNT_MAX: usize = 64;
 

@@ -98,7 +98,7 @@ pub struct Flights {
     waiting: usize,
     clients: HashMap<IpAddr, Account, Keyed>,
     /// When waiters get what is stale, the earliest first: all wait equally long.
-    pub impatient: VecDeque<(Duration, u64)>,
+    impatient: VecDeque<(Duration, u64)>,
     /// Questions that have failed and have a stale answer, and until when they are not asked again;
     /// the earliest first.
     failed: HashMap<u64, Duration, Keyed>,
@@ -151,6 +151,24 @@ impl Flights {
     pub fn waiting(&self, client: IpAddr) -> (usize, usize) {
         let of_client = self.clients.get(&client).map_or(0, |account| account.waiting as usize);
         (self.waiting, of_client)
+    }
+
+    /// When those who wait for the earliest question in flight become impatient.
+    pub fn next_impatient(&mut self) -> Option<Duration> {
+        // Most questions have ended long before that: their memory is for the next ones.
+        while let Some(&(at, id)) = self.impatient.front() {
+            if self.get_mut(id).is_some() {
+                return Some(at);
+            }
+            self.impatient.pop_front();
+        }
+        None
+    }
+
+    /// The number of the next question whose waiters have become impatient by `now`.
+    pub fn pop_impatient(&mut self, now: Duration) -> Option<u64> {
+        self.next_impatient().filter(|at| *at <= now)?;
+        self.impatient.pop_front().map(|(_, id)| id)
     }
 
     /// One more waits for a question.
@@ -291,5 +309,24 @@ mod tests {
         assert!(flights.end(next).is_some() && flights.end(silent).is_some());
         assert_eq!((flights.waiting(other), flights.len()), ((0, 0), 0));
         assert!(flights.asking(&wanted(0).key()).is_none());
+    }
+
+    /// One after the other, and none that has ended; those are not remembered either.
+    #[test]
+    fn waiters_become_impatient_in_turn() {
+        let (mut flights, second) = (Flights::new(), Duration::from_secs(1));
+        let begin = |flights: &mut Flights, number: u8| {
+            let flight = Flight::new(&wanted(number), Some(waiter(1))).unwrap();
+            flights.begin(flight, second * u32::from(number))
+        };
+        let ids: Vec<u64> = (1..=20).map(|number| begin(&mut flights, number)).collect();
+        ids[..9].iter().for_each(|id| assert!(flights.end(*id).is_some()));
+        assert_eq!(flights.next_impatient(), Some(second * 10));
+        assert_eq!(flights.impatient.len(), 11);
+        assert_eq!(flights.pop_impatient(second * 9), None);
+        flights.end(ids[10]);
+        let popped: Vec<_> = std::iter::from_fn(|| flights.pop_impatient(second * 13)).collect();
+        assert_eq!(popped, [ids[9], ids[11], ids[12]]);
+        assert_eq!(flights.next_impatient(), Some(second * 14));
     }
 }

@@ -12,8 +12,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 
-use crate::limits::DATAGRAM_BUFFER_LEN;
-use crate::net::client::{QUERY_LEN_MAX, Waker, is_of_the_way};
+use crate::net::client::{QUERY_LEN_MAX, REPLY_LEN_MAX, Waker, is_of_the_way};
 use crate::net::sys;
 
 use super::{Event, Ports, Slot};
@@ -46,7 +45,7 @@ impl PolledPorts {
             places: (0..count).map(|_| None).collect(),
             events: vec![EpollEvent::empty(); EVENTS_MAX].into(),
             // One octet more than a reply may have, so that longer ones are recognised.
-            buffer: vec![0; DATAGRAM_BUFFER_LEN + 1].into(),
+            buffer: vec![0; REPLY_LEN_MAX + 1].into(),
             outgoing: Vec::with_capacity(super::QUEUE_COUNT_MAX * QUERY_LEN_MAX),
             queued: Vec::with_capacity(super::QUEUE_COUNT_MAX),
             waker,
@@ -57,7 +56,7 @@ impl PolledPorts {
         for _ in 0..PORT_TURN_COUNT_MAX {
             let Some(socket) = &self.places[slot as usize] else { return };
             match socket.recv(&mut self.buffer) {
-                Ok(len) if len > DATAGRAM_BUFFER_LEN => take(Event::Oversized),
+                Ok(len) if len > REPLY_LEN_MAX => take(Event::Oversized),
                 Ok(len) => take(Event::Datagram { slot, octets: &self.buffer[..len] }),
                 Err(error) if is_of_the_way(&error) => take(Event::Refused { slot }),
                 Err(_) => return,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::net::client::{ClientPath, UringClient, open_port};
+use crate::net::client::{ClientPath, REPLY_LEN_MAX, UringClient, open_port};
 use crate::net::socket::{SocketOptions, bind_group};
 use crate::net::{MmsgPath, PacketPath};
 
@@ -195,7 +195,7 @@ fn forged_replies_reach_nobody() {
         pool.queue(0, 8, &[0; 12]).unwrap();
         pool.flush().unwrap();
         let (from, _, query) = come(&right).remove(0);
-        let long = [&query[..], &[0; crate::limits::DATAGRAM_BUFFER_LEN]].concat();
+        let long = [&query[..], &[0; REPLY_LEN_MAX]].concat();
         right.send_to(&long, from).unwrap();
         settle(&mut pool);
         assert_eq!((pool.counters().oversized, pool.in_flight()), (1, 1));
@@ -214,7 +214,7 @@ fn a_reply_may_be_as_long_as_its_buffer() {
         pool.queue(0, 7, &[0; 12]).unwrap();
         pool.flush().unwrap();
         let (from, _, mut reply) = come(&server).remove(0);
-        reply.resize(crate::limits::DATAGRAM_BUFFER_LEN, 9);
+        reply.resize(REPLY_LEN_MAX, 9);
         server.send_to(&reply, from).unwrap();
         let mut take = |_, arrival: Arrival<'_>| arrival == Arrival::Reply(&reply);
         until(&mut pool, &mut take, &mut |pool| pool.counters().replies == 1);

@@ -16,9 +16,8 @@ use std::time::Duration;
 use io_uring::types::{Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use crate::limits::DATAGRAM_BUFFER_LEN;
 use crate::memory::Region;
-use crate::net::client::{QUERY_LEN_MAX, QUEUE_COUNT_MAX, Waker, is_of_the_way};
+use crate::net::client::{QUERY_LEN_MAX, QUEUE_COUNT_MAX, REPLY_LEN_MAX, Waker, is_of_the_way};
 use crate::net::ring::{self, SEND};
 use crate::net::ring_buffers::RingBuffers;
 use crate::net::sys;
@@ -28,7 +27,7 @@ use super::{Event, Ports, Slot};
 /// Buffers the kernel may fill before this thread comes to take them.
 const BUFFERS: u16 = 512;
 /// One octet more than a reply may have, so that longer ones are recognised; whole cache lines.
-const BUFFER_LEN: usize = (DATAGRAM_BUFFER_LEN + 1).next_multiple_of(64);
+const BUFFER_LEN: usize = (REPLY_LEN_MAX + 1).next_multiple_of(64);
 /// Completions taken in one turn, so that sending gets its own.
 const TURN_COUNT_MAX: usize = 256;
 /// Marks the completion of the poll of the waker, beside [`SEND`]: it is no receive.
@@ -152,7 +151,7 @@ impl UringPorts {
         } else {
             if let Some(buffer) = cqueue::buffer_select(completion.flags()) {
                 match usize::try_from(result) {
-                    Ok(len) if len <= DATAGRAM_BUFFER_LEN => {
+                    Ok(len) if len <= REPLY_LEN_MAX => {
                         let octets = &self.buffers.octets(buffer)[..len];
                         take(Event::Datagram { slot, octets });
                     }
