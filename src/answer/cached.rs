@@ -341,10 +341,11 @@ fn append_records(
 ) -> Option<()> {
     scratch.clear();
     scratch.extend_from_slice(&[0, 0, 0, 0, 0, 1]);
-    entry.counts().iter().for_each(|count| scratch.extend_from_slice(&count.to_be_bytes()));
+    let records = entry.records();
+    records.counts.iter().for_each(|count| scratch.extend_from_slice(&count.to_be_bytes()));
     scratch.extend_from_slice(entry.name());
     scratch.extend_from_slice(&[0; 4]);
-    scratch.extend_from_slice(entry.body());
+    scratch.extend_from_slice(records.body);
     let message = Message::new(scratch)?;
     let wanted = match section {
         Section::Answer => message::Section::Answer,

@@ -391,13 +391,14 @@ impl<'a> Reply<'a> {
     #[inline]
     pub fn cached(&mut self, entry: &Entry<'_>, ttls: Ttls) {
         let start = self.at;
-        let end = start + entry.body().len();
+        let records = entry.records();
+        let end = start + records.body.len();
         if end > self.limit {
             self.truncated = true;
             return;
         }
-        self.buffer[start..end].copy_from_slice(entry.body());
-        for place in entry.ttl_places() {
+        self.buffer[start..end].copy_from_slice(records.body);
+        for place in records.ttl_places() {
             let field: &mut [u8; 4] =
                 (&mut self.buffer[start + place..][..4]).try_into().expect("four octets");
             *field = match ttls {
@@ -407,7 +408,7 @@ impl<'a> Reply<'a> {
             .to_be_bytes();
         }
         self.at = end;
-        self.counts = entry.counts();
+        self.counts = records.counts;
     }
 
     /// Adds the addresses of the name servers of `rrset`, whose body was written at `start`.

@@ -11,8 +11,6 @@
 //! same question, and so they hold in every reply to it. Numbers are little-endian; names, records
 //! and options are as on the wire. The last two parts are there if the flags say so.
 
-use std::ops::Range;
-
 use crate::limits::{HEADER_LEN, MESSAGE_SIZE_MAX, NAME_LEN_MAX};
 use crate::memory::store::ENTRY_LEN_MAX;
 use crate::wire::query::{skip_name, skip_record};
@@ -106,6 +104,27 @@ pub fn hash(name_hash: u64, qtype: u16, flags: u8) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
+//----------- Records --------------------------------------------------------
+
+/// The records of an entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'a> {
+    /// How many there are in the three sections.
+    pub counts: [u16; 3],
+    /// As they are in a message with the same question.
+    pub body: &'a [u8],
+    places: &'a [u8],
+}
+
+impl<'a> Records<'a> {
+    /// Where in the body TTLs stand.
+    #[inline(always)]
+    pub fn ttl_places(&self) -> impl Iterator<Item = usize> + 'a {
+        let pairs = self.places.chunks_exact(2);
+        pairs.map(|pair| usize::from(u16::from_le_bytes([pair[0], pair[1]])))
+    }
+}
+
 //----------- Entry ----------------------------------------------------------
 
 /// An entry's octets.
@@ -168,43 +187,6 @@ impl<'a> Entry<'a> {
         self.age(now) < self.ttl()
     }
 
-    /// Records of the three sections.
-    #[inline(always)]
-    pub fn counts(&self) -> [u16; 3] {
-        if self.flags() & flag::MANY != 0 {
-            return self.many();
-        }
-        [13, 14, 15].map(|at| u16::from(self.octets[at]))
-    }
-
-    #[cold]
-    fn many(&self) -> [u16; 3] {
-        let at = self.octets.len().saturating_sub(self.options_len() + MANY_LEN);
-        [at, at + 2, at + 4].map(|at| self.half(at))
-    }
-
-    /// Octets of the options and of their length.
-    #[inline(always)]
-    fn options_len(&self) -> usize {
-        if self.flags() & flag::EDES == 0 {
-            return 0;
-        }
-        EDES_LEN_LEN + usize::from(self.half(self.octets.len() - EDES_LEN_LEN))
-    }
-
-    /// Octets behind the places.
-    #[inline(always)]
-    fn tail_len(&self) -> usize {
-        let many = if self.flags() & flag::MANY == 0 { 0 } else { MANY_LEN };
-        many + self.options_len()
-    }
-
-    /// Records, each of which has a TTL.
-    #[inline(always)]
-    fn record_count(&self) -> usize {
-        self.counts().into_iter().map(usize::from).sum()
-    }
-
     /// The response code.
     #[inline(always)]
     pub fn rcode(&self) -> u8 {
@@ -228,13 +210,6 @@ impl<'a> Entry<'a> {
         FIXED_LEN + usize::from(self.octets[12])
     }
 
-    /// Where the places of TTLs begin and end.
-    #[inline(always)]
-    fn places(&self) -> Range<usize> {
-        let end = self.octets.len() - self.tail_len();
-        end - 2 * self.record_count()..end
-    }
-
     /// The question's name in wire form, in lower case.
     #[inline(always)]
     pub fn name(&self) -> &'a [u8] {
@@ -243,47 +218,65 @@ impl<'a> Entry<'a> {
 
     /// The records.
     #[inline(always)]
-    pub fn body(&self) -> &'a [u8] {
-        &self.octets[self.body_at()..self.places().start]
+    pub fn records(&self) -> Records<'a> {
+        let ends = self.flags() & (flag::MANY | flag::EDES) != 0;
+        let (counts, tail_len) = if ends { self.tail() } else { (self.few(), 0) };
+        let end = self.octets.len().saturating_sub(tail_len);
+        let rest = self.octets.get(self.body_at()..end).unwrap_or(&[]);
+        let [an, ns, ar] = counts.map(usize::from);
+        let (body, places) = rest.split_at(rest.len().saturating_sub(2 * (an + ns + ar)));
+        Records { counts, body, places }
     }
 
-    /// Where in the body TTLs stand.
     #[inline(always)]
-    pub fn ttl_places(&self) -> impl Iterator<Item = usize> + 'a {
-        let octets = &self.octets[self.places()];
-        octets.chunks_exact(2).map(|pair| usize::from(u16::from_le_bytes([pair[0], pair[1]])))
+    fn few(&self) -> [u16; 3] {
+        [13, 14, 15].map(|at| u16::from(self.octets[at]))
+    }
+
+    /// How many records there are, and the octets behind their places.
+    #[cold]
+    fn tail(&self) -> ([u16; 3], usize) {
+        let options_len = match self.ede_options() {
+            [] => 0,
+            options => options.len() + EDES_LEN_LEN,
+        };
+        if self.flags() & flag::MANY == 0 {
+            return (self.few(), options_len);
+        }
+        let at = self.octets.len().saturating_sub(options_len + MANY_LEN);
+        ([at, at + 2, at + 4].map(|at| self.half(at)), options_len + MANY_LEN)
     }
 
     /// Extended DNS Errors as EDNS options (RFC 8914, 2).
     #[inline(always)]
     pub fn ede_options(&self) -> &'a [u8] {
-        let octets = &self.octets[self.octets.len() - self.options_len()..];
-        &octets[..octets.len().saturating_sub(EDES_LEN_LEN)]
+        if self.flags() & flag::EDES == 0 {
+            return &[];
+        }
+        let end = self.octets.len() - EDES_LEN_LEN;
+        let len = usize::from(self.half(end)).min(end);
+        &self.octets[end - len..end]
     }
 
     /// Whether the octets are those of one entry, however they came here.
     pub fn is_whole(octets: &[u8]) -> bool {
         let Some(entry) = Entry::new(octets) else { return false };
-        // Each length is known to be within the octets before the next one is read.
-        if entry.options_len() > EDES_LEN_LEN + EDE_LEN_MAX
-            || entry.tail_len() > octets.len()
-            || entry.body_at() + 2 * entry.record_count() + entry.tail_len() > octets.len()
-        {
-            return false;
-        }
-        let body = entry.body();
+        let Records { counts, body, places } = entry.records();
+        let record_count: usize = counts.into_iter().map(usize::from).sum();
         // The records follow one another, their TTLs are where they are said to be, nothing is left.
-        let end = entry.ttl_places().try_fold(0, |at, place| {
+        let end = entry.records().ttl_places().try_fold(0, |at, place| {
             let fixed_at = skip_name(body, at)?;
             skip_record(body, at).filter(|_| place == fixed_at + 4)
         });
-        end == Some(body.len())
+        entry.ede_options().len() <= EDE_LEN_MAX
+            && places.len() == 2 * record_count
+            && end == Some(body.len())
             && HEADER_LEN + entry.name().len() + 4 + body.len() <= MESSAGE_SIZE_MAX
             && crate::wire::Name::from_wire(entry.name()).is_ok()
     }
 
-    /// Writes what stands behind the body into `octets`, which have all before it, and the numbers
-    /// that say so.
+    /// Appends what stands behind the body to `octets`, which have all before it, and says there that
+    /// it is there.
     pub(super) fn end(octets: &mut Vec<u8>, places: &[u16], counts: [u16; 3], options: &[u8]) {
         for place in places {
             octets.extend_from_slice(&place.to_le_bytes());

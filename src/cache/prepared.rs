@@ -418,8 +418,9 @@ mod tests {
     }
 
     fn ttls(entry: Entry<'_>) -> Vec<u32> {
-        let ttl = |at: usize| u32::from_be_bytes(entry.body()[at..at + 4].try_into().unwrap());
-        entry.ttl_places().map(ttl).collect()
+        let ttl =
+            |at: usize| u32::from_be_bytes(entry.records().body[at..at + 4].try_into().unwrap());
+        entry.records().ttl_places().map(ttl).collect()
     }
 
     #[test]
@@ -432,10 +433,10 @@ mod tests {
         let octets = writer.into_octets();
         let prepared = prepared(&octets, &TtlBounds { min: 5, ..TtlBounds::default() }).unwrap();
         let entry = prepared.entry();
-        assert_eq!(entry.counts(), [2, 1, 0]);
+        assert_eq!(entry.records().counts, [2, 1, 0]);
         assert_eq!((entry.ttl(), ttls(entry)), (5, vec![300, 50, 5]));
-        assert_eq!(entry.body()[..6], octets[HEADER_LEN + NAME.len() + 4..][..6]);
-        assert_eq!(entry.body().len(), octets.len() - HEADER_LEN - NAME.len() - 4 - 11);
+        assert_eq!(entry.records().body[..6], octets[HEADER_LEN + NAME.len() + 4..][..6]);
+        assert_eq!(entry.records().body.len(), octets.len() - HEADER_LEN - NAME.len() - 4 - 11);
         assert!(key().is_of(entry.octets()));
         assert!(!Key { flags: 0, ..key() }.is_of(entry.octets()));
         let since = entry.since();
@@ -455,11 +456,12 @@ mod tests {
             let octets = writer.into_octets();
             let prepared = prepared(&octets, &TtlBounds::default()).unwrap();
             let entry = prepared.entry();
-            assert_eq!(entry.counts(), [0, 1, count]);
+            assert_eq!(entry.records().counts, [0, 1, count]);
             assert_eq!(ttls(entry), vec![60; usize::from(count) + 1]);
-            assert_eq!(entry.body(), &octets[HEADER_LEN + NAME.len() + 4..]);
+            assert_eq!(entry.records().body, &octets[HEADER_LEN + NAME.len() + 4..]);
             let options_len = entry.ede_options().len() + 2;
-            let rest = FIXED_LEN + NAME.len() + entry.body().len() + 2 * (1 + usize::from(count));
+            let rest =
+                FIXED_LEN + NAME.len() + entry.records().body.len() + 2 * (1 + usize::from(count));
             assert_eq!(entry.octets().len(), rest + len + options_len);
         }
     }
@@ -500,13 +502,14 @@ mod tests {
         message[10..12].copy_from_slice(&[0, 2]);
         let prepared = prepared(&message, &TtlBounds::default()).unwrap();
         let entry = prepared.entry();
-        assert_eq!((entry.counts(), ttls(entry)), ([1, 0, 1], vec![9, 9]));
+        assert_eq!((entry.records().counts, ttls(entry)), ([1, 0, 1], vec![9, 9]));
         assert!(
             entry
-                .body()
+                .records()
+                .body
                 .ends_with(&[&b"\0\x01\0\x01\0\0\0\x09\0\x04"[..], &[192, 0, 2, 1]].concat())
         );
-        assert_eq!(entry.body().windows(NAME.len()).filter(|it| *it == NAME).count(), 3);
+        assert_eq!(entry.records().body.windows(NAME.len()).filter(|it| *it == NAME).count(), 3);
     }
 
     #[test]

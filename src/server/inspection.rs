@@ -163,7 +163,7 @@ fn entry(entry: &Entry<'_>, now: u32) -> Value {
         "state": state,
         "kind": kind,
         "code": rcode::name(entry.rcode().into()),
-        "records": entry.counts(),
+        "records": entry.records().counts,
         "age_seconds": now.saturating_sub(entry.since().into()),
         "ttl_seconds": over_at.saturating_sub(now),
         "stale_seconds": now.saturating_sub(over_at),
