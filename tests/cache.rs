@@ -277,6 +277,22 @@ fn flood(memory: u64, asks: &(dyn Fn(SocketAddr) + Sync)) {
     assert_within(memory, most - before, "resident, more than before");
 }
 
+/// "nh" among the flags of a mapping: no huge pages. The cache's own has them.
+#[test]
+fn threads_that_hold_little_take_little() {
+    let upstream = Upstream::saying(Box::new(sizes));
+    let forwarding = Forwarding::start(upstream.address, "[cache]\nmemory = \"32MiB\"\n");
+    let all = fs::read_to_string(format!("/proc/{}/smaps", forwarding.server.pid())).unwrap();
+    let is_set = |line: &&str, flag: &str| line.split_whitespace().any(|word| word == flag);
+    let flags = || all.lines().filter(|line| line.starts_with("VmFlags:"));
+    if fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap() {
+        assert!(flags().any(|line| is_set(&line, "nh")) && flags().any(|line| is_set(&line, "hg")));
+    }
+    let resident = resident(forwarding.server.pid());
+    println!("resident: {} KiB", resident >> 10);
+    assert!(resident < 24 * MIB, "{resident} octets");
+}
+
 #[test]
 fn random_names_through_the_server_have_the_memory_there_is() {
     let _alone = alone();

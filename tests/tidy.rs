@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// The files that may hold `unsafe`.
 const UNSAFE: &[&str] = &[
     "src/memory/epoch.rs",
+    "src/memory/heap.rs",
     "src/memory/pages.rs",
     "src/memory/prefetch.rs",
     "src/memory/region.rs",

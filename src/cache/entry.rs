@@ -263,7 +263,8 @@ impl<'a> Entry<'a> {
         let Some(entry) = Entry::new(octets) else { return false };
         let Records { counts, body, places } = entry.records();
         let record_count: usize = counts.into_iter().map(usize::from).sum();
-        // The records follow one another, their TTLs are where they are said to be, nothing is left.
+        // The records follow one another, their TTLs are where they are said to be, nothing is
+        // left.
         let end = entry.records().ttl_places().try_fold(0, |at, place| {
             let fixed_at = skip_name(body, at)?;
             skip_record(body, at).filter(|_| place == fixed_at + 4)
@@ -275,8 +276,8 @@ impl<'a> Entry<'a> {
             && crate::wire::Name::from_wire(entry.name()).is_ok()
     }
 
-    /// Appends what stands behind the body to `octets`, which have all before it, and says there that
-    /// it is there.
+    /// Appends what stands behind the body to `octets`, which have all before it, and says there
+    /// that it is there.
     pub(super) fn end(octets: &mut Vec<u8>, places: &[u16], counts: [u16; 3], options: &[u8]) {
         for place in places {
             octets.extend_from_slice(&place.to_le_bytes());

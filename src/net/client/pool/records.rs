@@ -5,8 +5,8 @@
 //!                     | exchange | slot | id | next | previous |   a chain for each socket
 //! ```
 //!
-//! A socket has few at once, so that its replies are found by a walk. Room for all records
-//! is made at the beginning.
+//! A socket has few at once, so that its replies are found by a walk. There are as many records as
+//! queries have been in flight at once; the one that was free last is used first.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -65,18 +65,12 @@ pub(super) fn key(slot: Slot, id: u16) -> u64 {
 impl Records {
     /// None yet; `count_max` at most.
     pub fn new(count_max: usize) -> Records {
-        let record =
-            |index| Record { exchange: 0, slot: 0, id: 0, next: index + 1, previous: NONE };
-        let mut records: Vec<Record> = (0..count_max as u32).map(record).collect();
-        if let Some(last) = records.last_mut() {
-            last.next = NONE;
-        }
         // It grows with what is in flight. Twice the room: what was removed is then cleared away in
         // place.
         let first = 2 * count_max.min(COUNT_FIRST);
         let by_exchange = HashMap::with_capacity_and_hasher(first, Default::default());
-        let free = if count_max == 0 { NONE } else { 0 };
-        Records { records, free, by_exchange, count_max }
+        let records = Vec::with_capacity(count_max.min(COUNT_FIRST));
+        Records { records, free: NONE, by_exchange, count_max }
     }
 
     /// How many there are.
@@ -88,13 +82,22 @@ impl Records {
     /// in flight.
     #[inline]
     pub fn add(&mut self, exchange: u64, slot: Slot, id: u16, first: &mut u32) -> bool {
-        let index = self.free;
         if self.len() == self.count_max || self.by_exchange.contains_key(&exchange) {
             return false;
         }
+        let record = Record { exchange, slot, id, next: *first, previous: NONE };
+        let index = match self.free {
+            NONE => {
+                self.records.push(record);
+                self.records.len() as u32 - 1
+            }
+            index => {
+                self.free = self.records[index as usize].next;
+                self.records[index as usize] = record;
+                index
+            }
+        };
         self.by_exchange.insert(exchange, index);
-        self.free = self.records[index as usize].next;
-        self.records[index as usize] = Record { exchange, slot, id, next: *first, previous: NONE };
         if *first != NONE {
             self.records[*first as usize].previous = index;
         }
