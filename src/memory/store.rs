@@ -14,8 +14,8 @@
 //! again at the end of the log, the rest is dropped. So nothing is fragmented, whatever the
 //! lengths, and there is no list to keep in order.
 //!
-//! A hash has two buckets; the first has nearly everything. When both are full, a word that was not
-//! used gives way.
+//! A hash has two buckets; the first has nearly everything. When both are full, one who is in its
+//! first goes to its second; if nobody can, a word that was not used gives way.
 
 use std::collections::VecDeque;
 use std::io;
@@ -522,6 +522,9 @@ impl<'a> StoreWriter<'a> {
         if let Some(word) = words().find(|word| word.load(Ordering::Relaxed) & PLACE == 0) {
             return word;
         }
+        if let Some(word) = self.move_one(self.store.bucket_of(hash)) {
+            return word;
+        }
         self.log.counts.crowded += 1;
         self.log.turn = self.log.turn.wrapping_add(1);
         let first = self.log.turn % (2 * WORDS);
@@ -536,6 +539,31 @@ impl<'a> StoreWriter<'a> {
         let word = word.or_else(|| in_turn().next()).expect("a bucket has words");
         self.drop_entry(word, word.load(Ordering::Relaxed));
         word
+    }
+
+    /// Moves an entry of these full buckets from its first one to its second, and returns the word
+    /// that it had. Whoever looks for it looks there afterwards.
+    #[cold]
+    fn move_one(&mut self, buckets: [usize; 2]) -> Option<&'a AtomicU64> {
+        for bucket in buckets {
+            for word in self.store.words(bucket) {
+                let seen = word.load(Ordering::Relaxed);
+                // SAFETY:
+                // - The word is in the table, and only this writer changes it.
+                let entry = unsafe { self.store.entry(seen & PLACE) };
+                let [first, second] = self.store.bucket_of(entry.hash);
+                let mut others = self.store.words(second).iter();
+                if first != bucket || second == bucket {
+                    continue;
+                }
+                if let Some(free) = others.find(|it| it.load(Ordering::Relaxed) & PLACE == 0) {
+                    free.store(seen, Ordering::Release);
+                    word.store(0, Ordering::Release);
+                    return Some(word);
+                }
+            }
+        }
+        None
     }
 
     /// Empties a word that has an entry.

@@ -25,7 +25,9 @@ use crate::answer::{CoreState, Counters};
 use crate::limits::DEFERRALS_MAX;
 use crate::memory::epoch::{Published, Reader};
 use crate::net::socket::{BindError, Inherited, SocketOptions, bind_group, bind_stream};
-use crate::net::{MmsgPath, PacketPath, PathCounters, Replier, UringPath, uring_available};
+use crate::net::{
+    MmsgPath, PacketPath, PathCounters, Replier, UringPath, take_short_slices, uring_available,
+};
 use crate::snapshot::Snapshot;
 
 use super::cache_control::CacheControl;
@@ -430,6 +432,7 @@ impl Crew {
         self.spawn(format!("ring53-core{core}"), move |stop| {
             // A ring belongs to the thread that makes it, and its memory to that thread's core.
             cores::pin(core)?;
+            take_short_slices();
             let announce = |counters: &Arc<PathCounters>| {
                 let _ = ready.send(Arc::clone(counters));
             };

@@ -108,6 +108,25 @@ fn what_is_used_outlives_what_is_not() {
 }
 
 #[test]
+fn nearly_every_word_can_be_used() {
+    let store = Store::new(MEMORY_MIN, 1).unwrap();
+    let mut reader = store.reader().unwrap();
+    let words = (store.buckets * WORDS) as u64;
+    // Short entries, so that there is room for all of them.
+    let keys = || 0..words * 19 / 20;
+    keys().for_each(|key| assert!(insert(&mut store.write(), key, 1, 16)));
+    let counts = store.write().counts();
+    assert_eq!(counts.evicted, 0);
+    assert!(counts.crowded < words / 500, "{counts:?} of {words}");
+    let pin = reader.pin();
+    let found = keys().filter(|&key| {
+        let found = pin.find(hash_of(key), |it| is_of(it, key));
+        found.is_some_and(|found| version_of(found.octets, key) == 1)
+    });
+    assert_eq!(found.count() as u64, counts.entries);
+}
+
+#[test]
 fn an_entry_is_claimed_once() {
     let store = Store::new(MEMORY_MIN, 2).unwrap();
     let (mut one, mut two) = (store.reader().unwrap(), store.reader().unwrap());
