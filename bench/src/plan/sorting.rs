@@ -71,7 +71,7 @@ pub(super) enum Said {
 /// The class of a query by asking.
 pub(super) fn classify(server: SocketAddr, asked: &Asked) -> io::Result<Said> {
     let class = |query: &[u8], reply: &[u8]| class_of(query, reply, asked.traits.stream);
-    said(server, asked, &class)
+    said(server, asked, class)
 }
 
 /// Whether a cache answers, with a record unless real traffic may be for names that have none. A hit
@@ -86,7 +86,7 @@ pub(super) fn said_by_cache(
         let records = Message::new(reply)?.count(1);
         (is_of_cache(reply, asked.rcode) && (real || records > 0)).then_some(kind)
     };
-    said(server, asked, &class)
+    said(server, asked, class)
 }
 
 /// Whether a reply is a cache's: RA, and no AA, which authorities have.
@@ -102,7 +102,7 @@ fn is_of_cache(reply: &[u8], rcode: Option<u8>) -> bool {
 fn said(
     server: SocketAddr,
     asked: &Asked,
-    class: &dyn Fn(&[u8], &[u8]) -> Option<Kind>,
+    class: impl Fn(&[u8], &[u8]) -> Option<Kind>,
 ) -> io::Result<Said> {
     const TIMEOUT: Duration = Duration::from_millis(500);
     let mut query = asked.message.clone();

@@ -45,7 +45,8 @@ pub fn zone_beside(apex: &Name, serves: bool) -> io::Result<Name> {
         |inner: &Name, outer: &Name| suffixes(inner.as_wire()).any(|at| at == outer.as_wire());
     for name in NAMES {
         let name: Name = name.parse().map_err(io::Error::other)?;
-        if !within(&apex, &name) && !(serves && within(&name, &apex)) {
+        let collides = within(&apex, &name) || serves && within(&name, &apex);
+        if !collides {
             return Ok(name);
         }
     }
