@@ -137,7 +137,7 @@ fn sent(folder: &Path) -> u64 {
 }
 
 fn hits(folder: &Path) -> u64 {
-    told(folder, &["cache", "stats", "--json"])["hits"].as_u64().unwrap()
+    told(folder, &["cache", "stats", "--json"])["cache"]["hits"].as_u64().unwrap()
 }
 
 fn offer(shares: [f64; 3]) -> Offer {

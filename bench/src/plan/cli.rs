@@ -46,8 +46,8 @@ pub struct Options {
     /// the server less than a card would: machines (--target) are counted there only if asked for.
     #[arg(long, default_value = "auto", value_parser = ["auto", "loopback", "namespaces"])]
     place: String,
-    /// Cores for the generator; default: the upper half. Whom a cache asks runs on the last of them,
-    /// and has that for itself if there are others and the cache is to miss.
+    /// Cores for the generator; default: the upper half. Whom a cache asks runs on the last of
+    /// them, and has that for itself if there are others and the cache is to miss.
     #[arg(long, value_name = "CORES", value_delimiter = ',')]
     pub(super) generator_cores: Vec<usize>,
     /// The most cores that the server is measured with; default: all but the generator's.
@@ -267,6 +267,9 @@ fn of_cache(testbed: &Testbed) -> Vec<String> {
              took: tables that they are spread over included, which more answers share"
         ));
     }
+    notes.push(
+        "an answer of the cache with another rcode than its upstream's (SERVFAIL) is lost".into(),
+    );
     if !testbed.launch.serves() {
         notes.push("the server has no zone: memory by records and reloads are not measured".into());
     }

@@ -46,6 +46,19 @@ pub struct Task {
     pub wanted: Option<Wanted>,
 }
 
+impl Task {
+    /// Whether there is memory of zones, and a reload, to be measured.
+    fn measures_zones(&self) -> bool {
+        self.reloads && self.serves
+    }
+
+    /// What is carried through a reload as far as that is known before: who has no zone reads none
+    /// again, and loses nothing.
+    fn reload_share(&self) -> Option<f64> {
+        (!self.serves).then_some(1.0)
+    }
+}
+
 /// What machines are bought for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wanted {
@@ -146,11 +159,9 @@ pub fn make(lab: &mut dyn Lab, task: &Task, say: &mut dyn FnMut(&str)) -> io::Re
     let predicted = carried.and_then(|shares| keep(model.predict(shares, cores)));
     let on = carried.and_then(|shares| keep(model.predict(shares, measured_cores)));
     let checks = if known { checks(&model, &mixes, &measured, measured_cores) } else { Vec::new() };
-    let reloads = task.reloads && task.serves;
-    let memory = reloads.then(|| memory(lab, task, &mut measured)).flatten();
-    // Who has no zone reads none again, and loses nothing.
-    let mut reload = (!task.serves).then_some(1.0);
-    if let (true, Some(on)) = (reloads, on) {
+    let memory = task.measures_zones().then(|| memory(lab, task, &mut measured)).flatten();
+    let mut reload = task.reload_share();
+    if let (true, Some(on)) = (task.measures_zones(), on) {
         match reload_share(lab, &own, measured_cores, on.rate, settings, &mut measured, say) {
             Ok(share) => reload = Some(share),
             Err(why) => measured.notes.push(format!("a reload was not measured: {why}")),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use ring53::wire::Name;
 
 use crate::load::LoadOptions;
 use crate::mix::Questions;
@@ -168,6 +169,23 @@ fn template(options: &Options, role: &Role) -> io::Result<Template> {
     }
 }
 
+/// The zone's name and file, in a copy that reading again may change; what it was made of.
+fn zone_in(options: &Options, path: &Path) -> io::Result<(Name, Option<MadeZone>)> {
+    if let (Some(zone), Some(apex)) = (&options.zone, &options.apex) {
+        fs::copy(zone, path)
+            .map_err(|error| io::Error::other(format!("{}: {error}", zone.display())))?;
+        return Ok((apex.clone(), None));
+    }
+    let dnssec = [Kind::Signed, Kind::SignedNxdomain];
+    let attack = options.attack_class.iter().flat_map(|shares| &shares.classes);
+    let mut kinds = options.classes.classes.iter().chain(attack);
+    let signed = kinds.any(|(kind, _)| dnssec.contains(kind));
+    let names = options.names.max(64);
+    zone::make(path, names, signed)?;
+    let apex = "example.".parse().map_err(io::Error::other)?;
+    Ok((apex, Some(MadeZone { names, signed })))
+}
+
 /// A machine with all that the server needs, the server itself not started; what its zone has.
 pub fn testbed(
     options: &Options,
@@ -178,60 +196,38 @@ pub fn testbed(
     generator_cores: &[usize],
 ) -> io::Result<(Testbed, ZoneNames)> {
     let template = template(options, role)?;
-    // What reading again changes is a copy.
     let path = folder.join("zone");
-    let (apex, made) = match (&options.zone, &options.apex) {
-        (Some(zone), Some(apex)) => {
-            fs::copy(zone, &path)
-                .map_err(|error| io::Error::other(format!("{}: {error}", zone.display())))?;
-            (apex.clone(), None)
-        }
-        _ => {
-            let dnssec = [Kind::Signed, Kind::SignedNxdomain];
-            let attack = options.attack_class.iter().flat_map(|shares| &shares.classes);
-            let mut kinds = options.classes.classes.iter().chain(attack);
-            let signed = kinds.any(|(kind, _)| dnssec.contains(kind));
-            let names = options.names.max(64);
-            zone::make(&path, names, signed)?;
-            let apex = "example.".parse().map_err(io::Error::other)?;
-            (apex, Some(MadeZone { names, signed }))
-        }
-    };
+    let (apex, made) = zone_in(options, &path)?;
     let names = ZoneNames::read(&apex, &path)?;
     let program = match &options.program {
         Some(program) => program.clone(),
         None => std::env::current_exe()?.with_file_name("ring53"),
     };
-    let listen = free_port(place.server())?;
     let mut generator_cores = generator_cores.to_vec();
-    let upstream = match role.caches {
-        true => {
-            let core = generator_cores.last().copied().unwrap_or_default();
-            if role.misses && generator_cores.len() > 1 {
-                generator_cores.pop();
-            }
-            let beside = options.cached.then_some((&apex, path.as_path()));
-            Some(Upstream::start(
-                &*place,
-                &Upstreams {
-                    program: &program,
-                    directory: folder.join("upstream"),
-                    listen: free_port(place.client())?,
-                    core,
-                    zone: &zone_beside(&apex, role.serves)?,
-                    names: role.names,
-                    beside,
-                },
-            )?)
+    let mut upstream = None;
+    if role.caches {
+        let with = Upstreams {
+            program: &program,
+            directory: folder.join("upstream"),
+            listen: free_port(place.client())?,
+            core: generator_cores.last().copied().unwrap_or_default(),
+            zone: &zone_beside(&apex, role.serves)?,
+            names: role.names,
+            beside: options.cached.then_some((&apex, path.as_path())),
+        };
+        upstream = Some(Upstream::start(&*place, &with)?);
+        if role.misses && generator_cores.len() > 1 {
+            generator_cores.pop();
         }
-        false => None,
-    };
+    }
     let cache = upstream.as_ref().map(|upstream| Cache {
         upstream: upstream.listen,
         zone: upstream.zone.clone(),
         memory_mib: cache_mib(role.names, MADE_OCTETS),
         serves: role.serves,
     });
+    // Now that the upstream has its own.
+    let listen = free_port(place.server())?;
     let launch = Launch {
         template,
         program,

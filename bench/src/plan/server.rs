@@ -22,8 +22,8 @@ use super::place::Place;
 ///
 /// Both are filled in: `{cores}` (`0,1`), `{count}` of them, `{listen}` (address and port),
 /// `{address}`, `{port}`, `{client}` (who asks and takes transfers), `{apex}`, `{zone}` (its file),
-/// `{directory}` (for what it writes), `{config}` (its configuration file), `{program}`; for a cache
-/// `{upstream}` and `{upstream_port}` (whom it asks) and `{cache_mib}` (memory for what it keeps).
+/// `{directory}` (for what it writes), `{config}` (its configuration file), `{program}`; for a
+/// cache `{upstream}` and `{upstream_port}` (whom it asks), `{cache_mib}` (memory for answers).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// Words, divided by spaces.
@@ -59,7 +59,7 @@ zone = "."
 to = ["{upstream}:{upstream_port}"]
 "#;
 
-/// A forward of its own: a zone below a special-use name or with private addresses is asked for too.
+/// A forward of its own: then a zone may be below a special-use name, or have private addresses.
 const RING53_FORWARD: &str = r#"[[forward]]
 zone = "{apex}"
 to = ["{upstream}:{upstream_port}"]

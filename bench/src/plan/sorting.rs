@@ -74,8 +74,8 @@ pub(super) fn classify(server: SocketAddr, asked: &Asked) -> io::Result<Said> {
     said(server, asked, class)
 }
 
-/// Whether a cache answers, with a record unless real traffic may be for names that have none. A hit
-/// and a miss look alike: it is of class `kind` then.
+/// Whether a cache answers, with a record unless real traffic may be for names that have none.
+/// A hit and a miss look alike: it is of class `kind` then.
 pub(super) fn said_by_cache(
     server: SocketAddr,
     asked: &Asked,

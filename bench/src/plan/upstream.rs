@@ -18,8 +18,8 @@ use crate::bed::counters::core_seconds;
 use super::place::Place;
 use super::server::{Launch, Server, Side, Template};
 
-/// What its zone is called: the first that has nothing to do with the zone of the plan. Neither is a
-/// special-use name, which a cache would answer itself.
+/// What its zone is called: the first that has nothing to do with the zone of the plan. Neither is
+/// a special-use name, which a cache would answer itself.
 const NAMES: [&str; 2] = ["plan-upstream.net.", "plan-upstream.org."];
 /// Below this label of it every name has an address.
 const MISSES: &str = "miss";
