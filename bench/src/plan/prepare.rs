@@ -203,22 +203,19 @@ pub fn testbed(
         Some(program) => program.clone(),
         None => std::env::current_exe()?.with_file_name("ring53"),
     };
-    let mut generator_cores = generator_cores.to_vec();
+    let (generator_cores, core) = divided(generator_cores, role.misses);
     let mut upstream = None;
     if role.caches {
         let with = Upstreams {
             program: &program,
             directory: folder.join("upstream"),
             listen: free_port(place.client())?,
-            core: generator_cores.last().copied().unwrap_or_default(),
+            core,
             zone: &zone_beside(&apex, role.serves)?,
             names: role.names,
             beside: options.cached.then_some((&apex, path.as_path())),
         };
         upstream = Some(Upstream::start(&*place, &with)?);
-        if role.misses && generator_cores.len() > 1 {
-            generator_cores.pop();
-        }
     }
     let cache = upstream.as_ref().map(|upstream| Cache {
         upstream: upstream.listen,
@@ -250,6 +247,14 @@ pub fn testbed(
     let mut testbed = Testbed::new(place, launch, server_cores, load, made);
     testbed.upstream = upstream;
     Ok((testbed, names))
+}
+
+/// Cores that remain for the generator, and the upstream's: the last, which is its alone if it is
+/// asked (`misses`) and there are others.
+fn divided(cores: &[usize], misses: bool) -> (Vec<usize>, usize) {
+    let core = cores.last().copied().unwrap_or_default();
+    let kept = if misses { cores.len().saturating_sub(1).max(1) } else { cores.len() };
+    (cores[..kept.min(cores.len())].to_vec(), core)
 }
 
 /// A port that neither UDP nor TCP uses.
@@ -450,6 +455,13 @@ mod tests {
         assert!(made(&[&other[..], &["--class", "cache-miss=1"]].concat()).is_ok());
         let error = made(&["--server-command", "cached", "--class", "cache-miss=1"]).unwrap_err();
         assert!(error.contains("{upstream} is in neither"), "{error}");
+    }
+
+    #[test]
+    fn the_upstream_has_a_core_of_its_own_where_that_can_be() {
+        assert_eq!(divided(&[2, 3], true), (vec![2], 3));
+        assert_eq!(divided(&[2, 3], false), (vec![2, 3], 3));
+        assert_eq!(divided(&[1], true), (vec![1], 1));
     }
 
     #[test]
