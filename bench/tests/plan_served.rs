@@ -244,13 +244,13 @@ fn hits_come_from_the_cache_and_misses_from_the_upstream() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// Plans on loopback at rates that end no search: the report is written, the plan is not whole.
-fn low(folder: &Path, arguments: &[&str]) -> (serde_json::Value, String) {
+/// Plans on loopback at a rate that ends no search: the plan is not whole, its report is written.
+fn low(folder: &Path, arguments: &[&str]) -> serde_json::Value {
     let report = folder.join("report.json");
     let output = Command::new(env!("CARGO_BIN_EXE_ring53-bench"))
         .args(["plan", "--names", "300", "--no-reloads", "--quiet", "--place", "loopback"])
         .args(["--cores-max", "1", "--rounds", "1", "--seconds", "0.2", "--ceiling", "none"])
-        .args(["--rate-start", "500", "--rate-max", "500", "--slo", "p50<400ms,loss<40%"])
+        .args(["--rate-start", "500", "--rate-max", "500", "--slo", "p50<450ms,loss<40%"])
         .arg("--json")
         .arg(&report)
         .args(arguments)
@@ -258,7 +258,7 @@ fn low(folder: &Path, arguments: &[&str]) -> (serde_json::Value, String) {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let text = std::fs::read(&report).unwrap_or_else(|_| panic!("{said}"));
-    (serde_json::from_slice(&text).unwrap(), said)
+    serde_json::from_slice(&text).unwrap()
 }
 
 /// The names of the classes that were measured, with their shares.
@@ -267,6 +267,16 @@ fn classes(report: &serde_json::Value) -> Vec<(&str, f64)> {
     classes
         .map(|class| (class["name"].as_str().unwrap(), class["share"].as_f64().unwrap()))
         .collect()
+}
+
+/// The loads of a class: in the best most queries were answered, in none wrongly.
+fn assert_answered(report: &serde_json::Value, class: &str) {
+    let of = |run: &&serde_json::Value| run["label"] == format!("class {class}");
+    let runs: Vec<_> = report["runs"].as_array().unwrap().iter().filter(of).collect();
+    let count = |run: &serde_json::Value, name: &str| run["counts"][name].as_u64().unwrap();
+    let most = |run: &&serde_json::Value| count(run, "good") * 2 > count(run, "scheduled");
+    assert!(runs.iter().any(most), "{class}: {}", report["notes"]);
+    assert!(runs.iter().all(|run| count(run, "wrong") == 0), "{class}: {}", report["notes"]);
 }
 
 /// The notes of a report in one text.
@@ -290,12 +300,13 @@ fn real_traffic_is_planned_as_a_cache_sees_it() {
     std::fs::write(folder.join("queries"), &queries).unwrap();
     let word = |name: &str| folder.join(name).display().to_string();
     let arguments = ["--cached", "--zone", &word("zone"), "--apex", "example.", "--queries"];
-    let (report, said) = low(&folder, &[&arguments[..], &[&word("queries")]].concat());
-    assert!(said.contains("the generator is the limit"), "{said}");
-    let expected = [("cache-hit", 103.0 / 404.0), ("cache-miss", 301.0 / 404.0)];
-    for ((name, share), (wanted, known)) in classes(&report).into_iter().zip(expected) {
-        assert!(name == wanted && (share - known).abs() < 1e-9, "{name} {share}");
-    }
+    let report = low(&folder, &[&arguments[..], &[&word("queries")]].concat());
+    assert_eq!(classes(&report), [("cache-hit", 103.0 / 404.0), ("cache-miss", 301.0 / 404.0)]);
+    assert_answered(&report, "cache-hit");
+    assert_answered(&report, "cache-miss");
+    let hits = report["runs"].as_array().unwrap().iter();
+    let nxdomain = hits.filter_map(|run| run["rcodes"]["NXDOMAIN"].as_u64()).sum::<u64>();
+    assert!(nxdomain > 0, "the traffic's own questions come again");
     let notes = notes(&report);
     assert!(notes.contains("74.5 % of the queries are the first"), "{notes}");
     assert!(notes.contains("the server has no zone"), "{notes}");
@@ -326,7 +337,7 @@ fn any_cache_can_be_planned() {
     let config = folder.join("unbound.conf");
     std::fs::write(&config, UNBOUND).unwrap();
     let config = config.display().to_string();
-    let (report, said) = low(
+    let report = low(
         &folder,
         &[
             "--class",
@@ -337,12 +348,9 @@ fn any_cache_can_be_planned() {
             &config,
         ],
     );
-    assert!(said.contains("the generator is the limit"), "{said}");
-    let names: Vec<&str> = classes(&report).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["cache-hit", "cache-miss"]);
-    for class in report["plan"]["classes"].as_array().unwrap() {
-        assert!(class["rate_at_least"].as_f64().unwrap() > 100.0, "{class}");
-    }
+    assert_eq!(classes(&report), [("cache-hit", 0.6), ("cache-miss", 0.4)]);
+    assert_answered(&report, "cache-hit");
+    assert_answered(&report, "cache-miss");
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
