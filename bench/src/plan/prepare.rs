@@ -385,8 +385,9 @@ fn cached(
     }
     let first = sorted.first as f64 / sorted.queries.max(1) as f64;
     let mut note = format!(
-        "{:.1} % of the queries are the first of their question, and counted as cache-miss: a cache \
-         that was empty when they began and forgets nothing asks for them",
+        "{}: {:.1} % of the queries are the first of their question, and counted as cache-miss: a \
+         cache that was empty when they began and forgets nothing asks for them",
+        questions.text(),
         first * 100.0
     );
     if let Some(path) = &options.profile {
