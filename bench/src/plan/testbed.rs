@@ -198,8 +198,8 @@ impl Testbed {
         Ok(())
     }
 
-    /// Waits until a name that the server has to ask for is answered: after more than it could carry
-    /// it may leave its upstream alone for a while, which is not the next load's fault.
+    /// Waits until a name that the server has to ask for is answered: after more than it could
+    /// carry it may leave its upstream alone for a while, which is not the next load's fault.
     fn reach(&self) -> io::Result<()> {
         const PATIENCE: Duration = Duration::from_secs(30);
         const STEP: Duration = Duration::from_millis(50);
