@@ -167,6 +167,7 @@ fn task(cores: &[u32]) -> Task {
         machine_mib: 1000.0,
         records: 1 << 20,
         reloads: true,
+        serves: true,
         machine_cores: None,
         wanted: Some(Wanted { target: 900_000.0, attack: 3.0, down: 2, ..Wanted::default() }),
     }

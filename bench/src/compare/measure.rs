@@ -26,11 +26,11 @@ use super::server::{Server, replaced};
 use super::settings::Settings;
 use super::shapes::Zones;
 use super::upstream::Carrier;
-use super::warm;
 use crate::bed::echo::pin;
 use crate::bed::spin::Awake;
 use crate::bed::{Bed, spin};
 use crate::mix::{Entry, Questions};
+use crate::probe::fill::{self, Filled};
 use crate::report::model::Run;
 use crate::zones::queries;
 
@@ -338,9 +338,9 @@ pub fn filled(bed: &Bed, zones: &Zones, server: &Server) -> io::Result<Values> {
     let before = server.memory_mib();
     let apex = zones.files.first().map_or("", |(name, _)| name);
     let core = bed.client_core();
-    let (seconds, again) = bed.with_client(|| {
+    let Filled { seconds, again, .. } = bed.with_client(|| {
         pin(core)?;
-        warm::fill(server.socket(), apex, zones.names)
+        fill::hosts(server.socket(), apex, zones.names)
     })?;
     // It tidies up after itself.
     thread::sleep(Duration::from_secs(1));

@@ -26,7 +26,6 @@ mod settings;
 mod shapes;
 mod table;
 mod upstream;
-mod warm;
 
 use std::fs;
 use std::io;

@@ -203,6 +203,11 @@ impl QuestionsBuilder {
         index
     }
 
+    /// Says what the answer to query `index` has to be.
+    pub fn expect(&mut self, index: u32, expected: Expected) {
+        self.questions.entries[index as usize].expected = Some(expected);
+    }
+
     /// Asks query `index` next.
     pub fn ask(&mut self, index: u32) {
         self.questions.order.push(index);

@@ -1,87 +1,93 @@
 //! `ring53-bench plan`.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use clap::Parser;
 use ring53::wire::Name;
 
 use crate::find::{self, Bounds, CEILING_SHARE_MAX, CeilingOption};
 use crate::load::cli::now;
-use crate::load::{LoadOptions, kernel};
-use crate::mix::cli::MixOptions;
+use crate::load::kernel;
 use crate::report::Outputs;
 use crate::report::model::{Ceiling, Generator, MixNote, Report, SCHEMA, Target};
 
 use super::campaign::Settings;
-use super::classes::{Kind, Pool, Shares, questions, sort};
+use super::classes::{Kind, Pool, Shares, questions};
 use super::draw::{ClassTask, Made, Task, Wanted, make, own};
 use super::limits::{ClassWire, Surroundings, Transport, read_bits};
 use super::place::{Loopback, Namespaces, Place};
-use super::server::{Launch, Template};
-use super::testbed::{MadeZone, Testbed};
-use super::zone::{self, ZoneNames};
+use super::prepare::{Folder, Role, cores, pools, testbed};
+use super::testbed::Testbed;
 
 /// Options of `plan`.
 #[derive(clap::Args)]
 pub struct Options {
     /// The server that is started: ring53, nsd or knot.
     #[arg(long, default_value = "ring53", value_parser = ["ring53", "nsd", "knot"])]
-    server: String,
+    pub(super) server: String,
     /// Another server: its command, words divided by spaces, in which {cores}, {count}, {listen},
     /// {address}, {port}, {client}, {apex}, {zone}, {directory} and {config} are filled in. It has
-    /// to stay in the foreground, to end on SIGTERM and to read its zones again on SIGHUP.
+    /// to stay in the foreground, to end on SIGTERM and to read its zones again on SIGHUP. A cache
+    /// has to ask {upstream} at {upstream_port} for everything (Unbound: forward-addr:
+    /// {upstream}@{upstream_port}, do-not-query-localhost: no), and may be given {cache_mib} MiB.
     #[arg(long, value_name = "TEMPLATE", conflicts_with = "server")]
-    server_command: Option<String>,
+    pub(super) server_command: Option<String>,
     /// A file in which the same is filled in, for {config}.
     #[arg(long, value_name = "FILE", requires = "server_command")]
-    server_config: Option<PathBuf>,
+    pub(super) server_config: Option<PathBuf>,
     /// The ring53 to start; default: the one beside this program.
     #[arg(long, value_name = "FILE")]
-    program: Option<PathBuf>,
+    pub(super) program: Option<PathBuf>,
     /// Where the two meet: loopback, or namespaces (root; one core each), in which each does its
     /// own receiving; auto: namespaces where they can be had. What is measured over loopback costs
     /// the server less than a card would: machines (--target) are counted there only if asked for.
     #[arg(long, default_value = "auto", value_parser = ["auto", "loopback", "namespaces"])]
     place: String,
-    /// Cores for the generator; default: the upper half.
+    /// Cores for the generator; default: the upper half. Whom a cache asks runs on the last of
+    /// them, and has that for itself if there are others and the cache is to miss.
     #[arg(long, value_name = "CORES", value_delimiter = ',')]
-    generator_cores: Vec<usize>,
+    pub(super) generator_cores: Vec<usize>,
     /// The most cores that the server is measured with; default: all but the generator's.
     #[arg(long)]
-    cores_max: Option<u32>,
+    pub(super) cores_max: Option<u32>,
     /// Classes and their shares: hit, nxdomain, signed, signed-nxdomain, referral, tcp (connections
-    /// that stay), tcp-query (one each); transfer=N is N transfers of the zone a second.
+    /// that stay), tcp-query (one each); cache-hit (of names that it was asked for before) and
+    /// cache-miss (a name that nobody has asked for), for which the server forwards to an upstream
+    /// that is started too; transfer=N is N transfers of the zone a second.
     #[arg(
         long = "class",
         value_name = "SHARES",
         default_value = "hit=0.7,nxdomain=0.3",
-        conflicts_with_all = ["queries", "profile"]
+        conflicts_with = "traffic"
     )]
-    classes: Shares,
+    pub(super) classes: Shares,
     /// A profile of real traffic, replayed on the zone: its classes are found by asking the server.
-    #[arg(long, value_name = "FILE", conflicts_with = "queries")]
-    profile: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", group = "traffic")]
+    pub(super) profile: Option<PathBuf>,
     /// A query file as dnsperf reads it: its classes are found by asking the server.
-    #[arg(long, value_name = "FILE", requires = "zone")]
-    queries: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "zone", group = "traffic")]
+    pub(super) queries: Option<PathBuf>,
+    /// The server is a cache without a zone, and forwards what the file or profile asks to an
+    /// upstream that has it. Nothing is asked to find the classes: a question is a cache-miss when
+    /// it comes first and a hit whenever it comes again, as with a cache that was empty then and
+    /// forgets nothing. Misses are fresh names of the upstream, over UDP; hits over TCP are tcp.
+    #[arg(long, requires = "traffic")]
+    pub(super) cached: bool,
     /// Queries over TCP of the file or profile have a connection each.
     #[arg(long)]
-    tcp_per_query: bool,
+    pub(super) tcp_per_query: bool,
     /// The zone's file; default: one that is made, with delegations, signed if classes need it.
     #[arg(long, value_name = "FILE", requires = "apex")]
-    zone: Option<PathBuf>,
+    pub(super) zone: Option<PathBuf>,
     /// The zone's name.
     #[arg(long, value_name = "NAME", requires = "zone")]
-    apex: Option<Name>,
-    /// Hosts in the zone that is made.
+    pub(super) apex: Option<Name>,
+    /// Hosts in the zone that is made, and answers that a cache is filled with (1,048,576 at most).
     #[arg(long, default_value_t = 100_000)]
-    names: u64,
+    pub(super) names: u64,
     /// The bounds within which a rate counts.
     #[arg(long, value_name = "BOUNDS", default_value = "p99.9<1ms,loss<0.01%")]
     slo: Bounds,
@@ -104,13 +110,13 @@ pub struct Options {
     ceiling: CeilingOption,
     /// Source ports of each thread of the generator.
     #[arg(long, default_value_t = 64)]
-    ports: usize,
+    pub(super) ports: usize,
     /// Queries in a row from one port: those of one length leave as one (UDP_SEGMENT).
     #[arg(long, default_value_t = 1)]
-    run: usize,
+    pub(super) run: usize,
     /// TCP connections of each thread of the generator.
     #[arg(long, default_value_t = 16)]
-    connections: usize,
+    pub(super) connections: usize,
     /// Answers a second that are wanted of all machines together.
     #[arg(long, value_name = "RATE", value_parser = positive)]
     target: Option<f64>,
@@ -126,7 +132,7 @@ pub struct Options {
     /// Classes and their shares in what an attack adds, as nxdomain=1; default: more of the same
     /// mix.
     #[arg(long, value_name = "SHARES", requires = "target")]
-    attack_class: Option<Shares>,
+    pub(super) attack_class: Option<Shares>,
     /// Machines that may be down.
     #[arg(long, value_name = "K", default_value_t = 1, requires = "target")]
     down: u32,
@@ -156,7 +162,7 @@ pub struct Options {
     no_reloads: bool,
     /// Seed of everything that is drawn.
     #[arg(long, default_value_t = 53)]
-    seed: u64,
+    pub(super) seed: u64,
     #[command(flatten)]
     outputs: Outputs,
 }
@@ -182,12 +188,13 @@ pub fn run(options: &Options) -> io::Result<()> {
         return Err(io::Error::other(message));
     }
     let folder = Folder::new()?;
+    let role = Role::of(options)?;
     let (server_cores, generator_cores) = cores(options)?;
     let place = place(options, &server_cores, &generator_cores)?;
     let (note, caveat) = (place.note(), place.caveat());
     let (mut testbed, names) =
-        testbed(options, &folder.0, place, server_cores.clone(), &generator_cores)?;
-    let shares = pools(options, &mut testbed, &names)?;
+        testbed(options, &role, &folder.0, place, server_cores, &generator_cores)?;
+    let (shares, said) = pools(options, &mut testbed, &names)?;
     let ceiling = ceiling(options, &testbed)?;
     let mut task = task(options, &mut testbed, &shares, names.records)?;
     if let Some(wanted) = &mut task.wanted {
@@ -199,7 +206,9 @@ pub fn run(options: &Options) -> io::Result<()> {
     }
     let mut progress = options.outputs.progress();
     let mut say = |line: &str| progress.note(line);
-    let Made { plan, runs, mut notes, fault } = make(&mut testbed, &task, &mut say)?;
+    let Made { mut plan, runs, mut notes, fault } = make(&mut testbed, &task, &mut say)?;
+    plan.cached_answer_octets = testbed.answer_octets();
+    notes.extend(said.into_iter().chain(of_cache(&testbed)));
     notes.push(note);
     if ceiling.is_none() {
         notes.push(
@@ -225,8 +234,8 @@ pub fn run(options: &Options) -> io::Result<()> {
         generator: Generator {
             version: env!("CARGO_PKG_VERSION").into(),
             path: testbed.load.path.clone(),
-            cores: generator_cores.iter().map(|&core| core as u32).collect(),
-            ports: (options.ports * generator_cores.len()) as u32,
+            cores: testbed.load.cores.iter().map(|&core| core as u32).collect(),
+            ports: (options.ports * testbed.load.cores.len()) as u32,
             timestamps: "kernel".into(),
             ceiling,
         },
@@ -242,6 +251,41 @@ pub fn run(options: &Options) -> io::Result<()> {
         Some(fault) => Err(io::Error::other(format!("the plan is not whole: {fault}"))),
         None => Ok(()),
     }
+}
+
+/// What a reader has to know of a cache.
+fn of_cache(testbed: &Testbed) -> Vec<String> {
+    /// With more it may be the limit.
+    const UPSTREAM_BUSY_MAX: f64 = 0.7;
+    let Some(upstream) = &testbed.upstream else { return Vec::new() };
+    let filled = testbed.pools.iter().filter(|pool| pool.filled);
+    let answers: usize = filled.map(|pool| pool.messages().count()).sum();
+    let mut notes = Vec::new();
+    if let Some(octets) = testbed.answer_octets() {
+        notes.push(format!(
+            "an answer in the cache takes {octets:.0} octets of resident memory, by what {answers} \
+             took: tables that they are spread over included, which more answers share"
+        ));
+    }
+    notes.push(
+        "an answer of the cache with another rcode than its upstream's (SERVFAIL) is lost".into(),
+    );
+    if !testbed.launch.serves() {
+        notes.push("the server has no zone: memory by records and reloads are not measured".into());
+    }
+    let (busy, core) = (testbed.upstream_busy(), upstream.core);
+    let alone = !testbed.load.cores.contains(&core);
+    notes.push(format!(
+        "the upstream ({}) had up to {:.0} % of core {core}, {}{}",
+        upstream.listen,
+        busy * 100.0,
+        if alone { "which it had for itself" } else { "beside the generator" },
+        match busy > UPSTREAM_BUSY_MAX {
+            true => ": it may be what limits cache-miss, and the server carry more",
+            false => "",
+        }
+    ));
+    notes
 }
 
 /// The generator's ceiling with the queries of the classes over UDP; streams have no reflector.
@@ -298,188 +342,7 @@ fn place_for(
     }
 }
 
-//----------- Preparing ------------------------------------------------------
-
-/// A folder that goes when this does.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> io::Result<Folder> {
-        let path = std::env::temp_dir().join(format!("ring53-plan-{}", std::process::id()));
-        fs::create_dir_all(&path)?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The server's and the generator's cores, of those that this process may use.
-fn cores(options: &Options) -> io::Result<(Vec<usize>, Vec<usize>)> {
-    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
-    let all: Vec<usize> = (0..nix::sched::CpuSet::count())
-        .filter(|&core| set.is_set(core).unwrap_or(false))
-        .collect();
-    let generator = match options.generator_cores.is_empty() {
-        true => all[all.len().div_ceil(2)..].to_vec(),
-        false => options.generator_cores.clone(),
-    };
-    let mut server: Vec<usize> =
-        all.iter().copied().filter(|core| !generator.contains(core)).collect();
-    if let Some(most) = options.cores_max {
-        server.truncate(most as usize);
-    }
-    if server.is_empty() || generator.is_empty() {
-        return Err(io::Error::other(format!(
-            "cores {all:?}: the server needs one and the generator another; --generator-cores says \
-             which"
-        )));
-    }
-    Ok((server, generator))
-}
-
-/// 1, 2, 4, and so on, and the most.
-fn core_counts(most: u32) -> Vec<u32> {
-    let mut counts: Vec<u32> = std::iter::successors(Some(1u32), |count| count.checked_mul(2))
-        .take_while(|&n| n < most)
-        .collect();
-    counts.push(most);
-    counts
-}
-
-fn testbed(
-    options: &Options,
-    folder: &Path,
-    place: Box<dyn Place>,
-    server_cores: Vec<usize>,
-    generator_cores: &[usize],
-) -> io::Result<(Testbed, ZoneNames)> {
-    let template = match (&options.server_command, &options.server_config) {
-        (Some(command), config) => {
-            let read = |path: &PathBuf| {
-                fs::read_to_string(path)
-                    .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
-            };
-            let config = config.as_ref().map(read).transpose()?.unwrap_or_default();
-            Template { command: command.clone(), config }
-        }
-        _ => Template::of(&options.server).ok_or_else(|| io::Error::other("unknown server"))?,
-    };
-    // What reading again changes is a copy.
-    let path = folder.join("zone");
-    let (apex, made) = match (&options.zone, &options.apex) {
-        (Some(zone), Some(apex)) => {
-            fs::copy(zone, &path)
-                .map_err(|error| io::Error::other(format!("{}: {error}", zone.display())))?;
-            (apex.clone(), None)
-        }
-        _ => {
-            let dnssec = [Kind::Signed, Kind::SignedNxdomain];
-            let attack = options.attack_class.iter().flat_map(|shares| &shares.classes);
-            let mut kinds = options.classes.classes.iter().chain(attack);
-            let signed = kinds.any(|(kind, _)| dnssec.contains(kind));
-            let names = options.names.max(64);
-            zone::make(&path, names, signed)?;
-            let apex = "example.".parse().map_err(io::Error::other)?;
-            (apex, Some(MadeZone { names, signed }))
-        }
-    };
-    let names = ZoneNames::read(&apex, &path)?;
-    let program = match &options.program {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("ring53"),
-    };
-    let listen = free_port(place.server())?;
-    let launch = Launch {
-        template,
-        program,
-        apex,
-        zone: path,
-        directory: folder.join("server"),
-        listen,
-        client: place.client(),
-    };
-    let load = LoadOptions {
-        cores: generator_cores.to_vec(),
-        ports: options.ports,
-        run: options.run,
-        connections: options.connections,
-        timeout: Duration::from_millis(500),
-        ..LoadOptions::to(listen)
-    };
-    Ok((Testbed::new(place, launch, server_cores, load, made), names))
-}
-
-/// A port that neither UDP nor TCP uses.
-fn free_port(address: std::net::IpAddr) -> io::Result<SocketAddr> {
-    for _ in 0..16 {
-        // Where the address is somebody else's, so is the port: it is not tried.
-        let Ok(socket) = UdpSocket::bind((address, 0)) else { return Ok((address, 53).into()) };
-        let taken = socket.local_addr()?;
-        if TcpListener::bind(taken).is_ok() {
-            return Ok(taken);
-        }
-    }
-    Err(io::Error::other("no port is free for UDP and TCP"))
-}
-
-/// The mix of a query file or of a profile on the zone, all else as it is without options.
-fn mix(options: &Options, launch: &Launch) -> io::Result<Option<MixOptions>> {
-    #[derive(clap::Parser)]
-    struct Alone {
-        #[command(flatten)]
-        mix: MixOptions,
-    }
-    let (seed, apex) = (options.seed.to_string(), launch.apex.to_string());
-    let mut words: Vec<&OsStr> = vec!["plan".as_ref(), "--seed".as_ref(), seed.as_ref()];
-    match (&options.queries, &options.profile) {
-        (Some(queries), _) => words.extend(["--queries".as_ref(), queries.as_os_str()]),
-        (None, Some(profile)) => {
-            words.extend(["--profile".as_ref(), profile.as_os_str(), "--zone".as_ref()]);
-            words.extend([launch.zone.as_os_str(), "--apex".as_ref(), apex.as_ref()]);
-        }
-        (None, None) => return Ok(None),
-    }
-    Alone::try_parse_from(words).map(|alone| Some(alone.mix)).map_err(io::Error::other)
-}
-
-/// What is asked of each class; the server answers already.
-fn pools(options: &Options, testbed: &mut Testbed, names: &ZoneNames) -> io::Result<Shares> {
-    testbed.serve(1)?;
-    let listen = testbed.launch.listen;
-    let mut found = Ok((Shares::default(), Vec::new()));
-    let mut work = || {
-        found = match mix(options, &testbed.launch)? {
-            Some(mix) => sort(&mix.questions()?, listen, options.tcp_per_query),
-            None => {
-                let shares = options.classes.clone();
-                let made = shares.classes.iter().map(|&(kind, _)| {
-                    let pool = Pool::of_zone(kind, &testbed.launch.apex, names)?;
-                    pool.confirm(listen)?;
-                    Ok(pool)
-                });
-                made.collect::<io::Result<Vec<Pool>>>().map(|pools| (shares, pools))
-            }
-        };
-        Ok(())
-    };
-    testbed.place.with_client(&mut work)?;
-    let (mut shares, mut pools) = found?;
-    // What only an attack asks has no share of the traffic.
-    for &(kind, _) in options.attack_class.iter().flat_map(|attack| &attack.classes) {
-        if pools.iter().all(|pool| pool.kind != kind) {
-            let pool = Pool::of_zone(kind, &testbed.launch.apex, names)?;
-            testbed.place.with_client(&mut || pool.confirm(listen))?;
-            pools.push(pool);
-            shares.classes.push((kind, 0.0));
-        }
-    }
-    testbed.pools = pools;
-    Ok(shares)
-}
+//----------- Task -----------------------------------------------------------
 
 /// What an attack adds, by class of the traffic.
 fn attack_shares(attack: &Shares, shares: &Shares) -> Vec<f64> {
@@ -516,7 +379,7 @@ fn task(
     Ok(Task {
         classes: pools.map(class).collect(),
         settings: Settings {
-            cores: core_counts(most),
+            cores: super::prepare::core_counts(most),
             rounds: options.rounds,
             seconds: options.seconds,
             rate_start: options.rate_start,
@@ -540,6 +403,7 @@ fn task(
         machine_mib: options.machine_memory.unwrap_or(kernel::machine().memory_mib as f64),
         records,
         reloads: !options.no_reloads,
+        serves: testbed.launch.serves(),
         machine_cores: options.machine_cores,
         wanted: options.target.map(|target| Wanted {
             target,
@@ -566,15 +430,10 @@ fn fastest_interface() -> Option<(f64, String)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod tests {
+    use clap::Parser;
 
-    #[test]
-    fn cores_double() {
-        assert_eq!(core_counts(1), [1]);
-        assert_eq!(core_counts(4), [1, 2, 4]);
-        assert_eq!(core_counts(6), [1, 2, 4, 6]);
-    }
+    use super::*;
 
     #[derive(clap::Parser)]
     struct Alone {
@@ -582,7 +441,8 @@ mod tests {
         options: Options,
     }
 
-    fn options(words: &[&str]) -> Result<Options, String> {
+    /// What `plan` with these words has.
+    pub(in crate::plan) fn options(words: &[&str]) -> Result<Options, String> {
         let words = ["plan"].iter().chain(words);
         Alone::try_parse_from(words).map(|alone| alone.options).map_err(|error| error.to_string())
     }
@@ -617,11 +477,5 @@ mod tests {
         assert!(place(&[]).is_ok());
         let asked = place(&["--target", "1e6", "--place", "loopback"]).unwrap();
         assert!(asked.caveat().unwrap().contains("over loopback: a lower bound of machines"));
-    }
-
-    #[test]
-    fn a_port_is_free() {
-        let at = free_port([127, 0, 0, 1].into()).unwrap();
-        assert!(at.port() > 0);
     }
 }

@@ -38,10 +38,25 @@ pub struct Task {
     pub records: u64,
     /// Whether memory and reloads are measured.
     pub reloads: bool,
+    /// Whether the server has a zone: without one there is nothing of both.
+    pub serves: bool,
     /// The server cores of the machine to buy; `None`: as many as were measured.
     pub machine_cores: Option<u32>,
     /// What machines are bought for.
     pub wanted: Option<Wanted>,
+}
+
+impl Task {
+    /// Whether there is memory of zones, and a reload, to be measured.
+    fn measures_zones(&self) -> bool {
+        self.reloads && self.serves
+    }
+
+    /// What is carried through a reload as far as that is known before: who has no zone reads none
+    /// again, and loses nothing.
+    fn reload_share(&self) -> Option<f64> {
+        (!self.serves).then_some(1.0)
+    }
 }
 
 /// What machines are bought for.
@@ -144,9 +159,9 @@ pub fn make(lab: &mut dyn Lab, task: &Task, say: &mut dyn FnMut(&str)) -> io::Re
     let predicted = carried.and_then(|shares| keep(model.predict(shares, cores)));
     let on = carried.and_then(|shares| keep(model.predict(shares, measured_cores)));
     let checks = if known { checks(&model, &mixes, &measured, measured_cores) } else { Vec::new() };
-    let memory = task.reloads.then(|| memory(lab, task, &mut measured)).flatten();
-    let mut reload = None;
-    if let (true, Some(on)) = (task.reloads, on) {
+    let memory = task.measures_zones().then(|| memory(lab, task, &mut measured)).flatten();
+    let mut reload = task.reload_share();
+    if let (true, Some(on)) = (task.measures_zones(), on) {
         match reload_share(lab, &own, measured_cores, on.rate, settings, &mut measured, say) {
             Ok(share) => reload = Some(share),
             Err(why) => measured.notes.push(format!("a reload was not measured: {why}")),
@@ -358,6 +373,11 @@ fn core_limit(model: &Model, own: &Mix, predicted: Option<&Predicted>, cores: u3
 fn memory_limit(task: &Task, memory: Option<&Memory>) -> Limit {
     match memory {
         Some(memory) => limits::memory_limit(memory, task.records, task.machine_mib),
+        None if !task.serves => Limit {
+            what: "memory".into(),
+            rate: None,
+            note: "a cache has what it is given; the notes say what an answer takes".into(),
+        },
         None => Limit {
             what: "memory".into(),
             rate: None,

@@ -20,8 +20,11 @@ pub mod lab;
 pub mod limits;
 pub mod place;
 pub mod predict;
+mod prepare;
 pub mod server;
+pub mod sorting;
 pub mod testbed;
+pub mod upstream;
 pub mod zone;
 
 pub use cli::{Options, run};

@@ -17,6 +17,9 @@ pub trait Place: Send + Sync {
     /// `command`, so that it runs where the server is to be.
     fn command(&self, command: Command) -> Command;
 
+    /// `command`, so that it runs where the generator is to be.
+    fn client_command(&self, command: Command) -> Command;
+
     /// Does `work` where the generator is to be.
     fn with_client(&self, work: &mut (dyn FnMut() -> io::Result<()> + Send)) -> io::Result<()>;
 
@@ -46,6 +49,10 @@ impl Place for Loopback {
     }
 
     fn command(&self, command: Command) -> Command {
+        command
+    }
+
+    fn client_command(&self, command: Command) -> Command {
         command
     }
 
@@ -91,6 +98,10 @@ impl Place for Namespaces {
 
     fn command(&self, command: Command) -> Command {
         self.0.in_server(&command)
+    }
+
+    fn client_command(&self, command: Command) -> Command {
+        self.0.in_client(&command)
     }
 
     fn with_client(&self, work: &mut (dyn FnMut() -> io::Result<()> + Send)) -> io::Result<()> {

@@ -22,7 +22,8 @@ use super::place::Place;
 ///
 /// Both are filled in: `{cores}` (`0,1`), `{count}` of them, `{listen}` (address and port),
 /// `{address}`, `{port}`, `{client}` (who asks and takes transfers), `{apex}`, `{zone}` (its file),
-/// `{directory}` (for what it writes), `{config}` (its configuration file), `{program}`.
+/// `{directory}` (for what it writes), `{config}` (its configuration file), `{program}`; for a
+/// cache `{upstream}` and `{upstream_port}` (whom it asks), `{cache_mib}` (memory for answers).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// Words, divided by spaces.
@@ -38,10 +39,30 @@ cores = [{cores}]
 receive_buffer = "8MiB"
 state = "{directory}/state"
 tcp = { connections = 4096, connections_per_client = 4096 }
-[[zone]]
+"#;
+
+const RING53_ZONE: &str = r#"[[zone]]
 name = "{apex}"
 file = "{zone}"
 allow_transfer = ["{client}"]
+"#;
+
+/// All questions come from one address here, and are those of many clients.
+const RING53_CACHE: &str = r#"[recursion]
+allow = ["{client}"]
+outstanding_max = 65536
+outstanding_per_client_max = 65536
+[cache]
+memory = "{cache_mib}MiB"
+[[forward]]
+zone = "."
+to = ["{upstream}:{upstream_port}"]
+"#;
+
+/// A forward of its own: then a zone may be below a special-use name, or have private addresses.
+const RING53_FORWARD: &str = r#"[[forward]]
+zone = "{apex}"
+to = ["{upstream}:{upstream_port}"]
 "#;
 
 const NSD: &str = r#"server:
@@ -96,15 +117,28 @@ zone:
 "#;
 
 impl Template {
-    /// A server that is known here: `ring53`, `nsd` or `knot`.
+    /// An authoritative server that is known here: `ring53`, `nsd` or `knot`.
     pub fn of(name: &str) -> Option<Template> {
         let (command, config) = match name {
-            "ring53" => ("{program} serve --config {config}", RING53),
+            "ring53" => return Some(Template::ring53(true, false, false)),
             "nsd" => ("nsd -d -c {config}", NSD),
             "knot" => ("knotd -c {config}", KNOT),
             _ => return None,
         };
         Some(Template { command: command.into(), config: config.into() })
+    }
+
+    /// ring53 that serves the zone, is a cache, or both; `asks`: it asks its upstream for the zone.
+    pub fn ring53(serves: bool, caches: bool, asks: bool) -> Template {
+        let parts = [(serves, RING53_ZONE), (caches, RING53_CACHE), (asks, RING53_FORWARD)];
+        let parts = parts.into_iter().filter(|(is_there, _)| *is_there).map(|(_, part)| part);
+        let config = std::iter::once(RING53).chain(parts).collect();
+        Template { command: "{program} serve --config {config}".into(), config }
+    }
+
+    /// Whether it says whom to ask.
+    pub fn names_upstream(&self) -> bool {
+        [&self.command, &self.config].iter().any(|text| text.contains("{upstream}"))
     }
 }
 
@@ -118,6 +152,28 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
 }
 
 //----------- Launch ---------------------------------------------------------
+
+/// At which end a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Where the server under test is.
+    Server,
+    /// Where the generator is.
+    Generator,
+}
+
+/// What a server keeps of what others say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Whom it asks.
+    pub upstream: SocketAddr,
+    /// A zone that the upstream has.
+    pub zone: Name,
+    /// Memory for the answers, in MiB.
+    pub memory_mib: u64,
+    /// Whether it serves the plan's zone beside.
+    pub serves: bool,
+}
 
 /// All that is needed to start a server.
 #[derive(Clone, Debug)]
@@ -136,13 +192,24 @@ pub struct Launch {
     pub listen: SocketAddr,
     /// Who asks it.
     pub client: IpAddr,
+    /// Where it runs.
+    pub side: Side,
+    /// What it is as a cache.
+    pub cache: Option<Cache>,
 }
 
 impl Launch {
     fn values(&self, cores: &[usize]) -> Vec<(&'static str, String)> {
         let list: Vec<String> = cores.iter().map(|core| core.to_string()).collect();
         let path = |path: &Path| path.display().to_string();
-        vec![
+        let of_cache = self.cache.iter().flat_map(|cache| {
+            [
+                ("upstream", cache.upstream.ip().to_string()),
+                ("upstream_port", cache.upstream.port().to_string()),
+                ("cache_mib", cache.memory_mib.to_string()),
+            ]
+        });
+        let mut values = vec![
             ("cores", list.join(",")),
             ("count", cores.len().to_string()),
             ("listen", self.listen.to_string()),
@@ -154,7 +221,22 @@ impl Launch {
             ("directory", path(&self.directory)),
             ("config", path(&self.directory.join("server.conf"))),
             ("program", path(&self.program)),
-        ]
+        ];
+        values.extend(of_cache);
+        values
+    }
+
+    /// Whether it serves the zone.
+    pub fn serves(&self) -> bool {
+        self.cache.as_ref().is_none_or(|cache| cache.serves)
+    }
+
+    /// The zone whose SOA it answers with once it is ready.
+    fn awaited(&self) -> &Name {
+        match &self.cache {
+            Some(cache) if !cache.serves => &cache.zone,
+            _ => &self.apex,
+        }
     }
 
     /// The command on these cores; writes the configuration file.
@@ -190,7 +272,11 @@ impl Server {
     ///
     /// It inherits the cores, and all its threads and processes with it: none of it runs elsewhere.
     pub fn start(place: &dyn Place, launch: &Launch, cores: &[usize]) -> io::Result<Server> {
-        let mut command = place.command(launch.command(cores)?);
+        let command = launch.command(cores)?;
+        let mut command = match launch.side {
+            Side::Server => place.command(command),
+            Side::Generator => place.client_command(command),
+        };
         let log = launch.directory.join("server.log");
         let file = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
@@ -215,7 +301,7 @@ impl Server {
     fn wait(&mut self, launch: &Launch) -> io::Result<()> {
         const PATIENCE: Duration = Duration::from_secs(60);
         let began = Instant::now();
-        let query = soa_query(&launch.apex);
+        let query = soa_query(launch.awaited());
         while began.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait()? {
                 let said = self.said();
@@ -233,7 +319,7 @@ impl Server {
         let said = self.said();
         Err(io::Error::other(format!(
             "the server does not answer for {} at {} within {} s: {said}",
-            launch.apex,
+            launch.awaited(),
             launch.listen,
             PATIENCE.as_secs()
         )))
@@ -275,9 +361,9 @@ impl Drop for Server {
 
 //----------- Asking ---------------------------------------------------------
 
-/// A query for the SOA of a zone.
+/// A query for the SOA of a zone, with RD: a cache asks others for it.
 pub fn soa_query(apex: &Name) -> Vec<u8> {
-    let mut query = vec![0, 53, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let mut query = vec![0, 53, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     query.extend(apex.as_wire());
     query.extend([0, 6, 0, 1]);
     query
@@ -324,6 +410,8 @@ mod tests {
                 .join(format!("ring53-plan-test-{}", std::process::id())),
             listen: "127.0.0.1:5399".parse().unwrap(),
             client: "127.0.0.1".parse().unwrap(),
+            side: Side::Server,
+            cache: None,
         }
     }
 
@@ -342,6 +430,29 @@ mod tests {
             fs::remove_dir_all(&launch.directory).unwrap();
         }
         assert_eq!(Template::of("bind"), None);
+    }
+
+    #[test]
+    fn a_cache_says_whom_it_asks() {
+        let config = |template: Template, serves| {
+            let cache = Cache {
+                upstream: "127.0.0.1:5353".parse().unwrap(),
+                zone: "plan-upstream.net.".parse().unwrap(),
+                memory_mib: 96,
+                serves,
+            };
+            let launch = Launch { cache: Some(cache), ..launch(template) };
+            assert_eq!(launch.awaited().to_string() == "example.", serves);
+            fill(&launch.template.config, &launch.values(&[0]))
+        };
+        let both = config(Template::ring53(true, true, false), true);
+        assert!(both.contains("[[zone]]") && both.contains("memory = \"96MiB\""), "{both}");
+        assert!(both.contains("zone = \".\"\nto = [\"127.0.0.1:5353\"]"), "{both}");
+        let alone = config(Template::ring53(false, true, true), false);
+        assert!(!alone.contains("[[zone]]") && alone.contains("zone = \"example.\""), "{alone}");
+        let other = Template { command: "u".into(), config: "{upstream}@{upstream_port}".into() };
+        assert!(other.names_upstream() && !Template::of("nsd").unwrap().names_upstream());
+        assert_eq!(config(other, false), "127.0.0.1@5353");
     }
 
     #[test]

@@ -10,25 +10,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ring53::limits::HEADER_LEN;
 use ring53::wire::Name;
 
 use crate::bed::counters::memory_mib;
+use crate::bed::echo::pin;
 use crate::load::{self, Load, LoadOptions, Schedule};
 use crate::mix::Questions;
+use crate::probe::fill::{Fill, Filled, has_record, is_answer};
 use crate::probe::transfer;
 use crate::report::model::{Run, ServerUse};
 
-use super::classes::{Pool, queries_per_connection, questions};
-use super::core_time::Meter;
+use super::classes::{Kind, Pool, queries_per_connection, questions};
+use super::core_time::{Meter, family_ns};
 use super::lab::{Lab, Offer};
 use super::limits::MemoryPoint;
 use super::place::Place;
 use super::predict::TransferCost;
 use super::server::{Launch, Server, ask, serial, soa_query};
+use super::upstream::Upstream;
 use super::zone::{self, ZoneNames};
 
 /// How long reading zones again may take.
 const RELOAD_MAX: Duration = Duration::from_secs(60);
+/// How old what a cache was filled with may be: zones of real traffic have short TTLs.
+const FILLED_MAX: Duration = Duration::from_secs(60);
 
 /// A zone that was made here, and can be made in other sizes.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +59,15 @@ pub struct Testbed {
     pub load: LoadOptions,
     /// The zone, if it was made here.
     pub made: Option<MadeZone>,
+    /// Whom the server asks, if it is a cache.
+    pub upstream: Option<Upstream>,
     server: Option<Server>,
+    /// When the server was last asked for all that is to be in its cache.
+    filled_at: Option<Instant>,
+    /// Whether it was asked since for what it has to ask for.
+    missed: bool,
+    answer_octets: Option<f64>,
+    upstream_busy: f64,
     /// How busy the cores are without a load.
     idle_busy: f64,
     questions: HashMap<Vec<u64>, Arc<Questions>>,
@@ -79,7 +93,12 @@ impl Testbed {
             pools: Vec::new(),
             load,
             made,
+            upstream: None,
             server: None,
+            filled_at: None,
+            missed: false,
+            answer_octets: None,
+            upstream_busy: 0.0,
             idle_busy: 0.0,
             questions: HashMap::new(),
             serial: 1 << 20,
@@ -107,7 +126,120 @@ impl Testbed {
         thread::sleep(IDLE);
         self.idle_busy = meter.stop()?.busy;
         self.server = Some(server);
+        (self.filled_at, self.missed) = (None, false);
         Ok(pid)
+    }
+
+    /// Asks the server for all that is to be in its cache. The first time tells which answers there
+    /// are, and what memory each takes.
+    pub fn fill(&mut self) -> io::Result<()> {
+        /// It tidies up after itself.
+        const SETTLE: Duration = Duration::from_secs(1);
+        let filled: Vec<&Pool> = self.pools.iter().filter(|pool| pool.filled).collect();
+        let messages: Vec<&[u8]> = filled.iter().flat_map(|pool| pool.messages()).collect();
+        let Some(pid) = self.server.as_ref().map(Server::pid).filter(|_| !messages.is_empty())
+        else {
+            return Ok(());
+        };
+        // Of real traffic some may lead out of the zone.
+        let real = filled.iter().filter(|pool| pool.is_real());
+        let unanswered_max = real.map(|pool| pool.messages().count() as u64 / 100).sum();
+        let fill = Fill {
+            count: messages.len() as u64,
+            query: &|number| Ok(messages[number as usize].to_vec()),
+            is_answer,
+            unanswered_max,
+        };
+        let before = memory_mib(pid);
+        let rcodes = ask_all(&*self.place, &fill, &self.load, self.launch.listen)?.rcodes;
+        if self.answer_octets.is_none() {
+            thread::sleep(SETTLE);
+            let octets = (memory_mib(pid) - before) * f64::from(1 << 20);
+            self.answer_octets = Some(octets / rcodes.len() as f64);
+            let mut rest = rcodes.as_slice();
+            for pool in self.pools.iter_mut().filter(|pool| pool.filled) {
+                let (own, others) = rest.split_at(pool.messages().count());
+                pool.learn(own);
+                rest = others;
+            }
+        }
+        (self.filled_at, self.missed) = (Some(Instant::now()), false);
+        Ok(())
+    }
+
+    /// What an answer in the cache takes of memory, in octets, by what the server had more when it
+    /// was first filled.
+    pub fn answer_octets(&self) -> Option<f64> {
+        self.answer_octets.filter(|octets| *octets > 0.0)
+    }
+
+    /// The largest share of its core that the upstream had in a run.
+    pub fn upstream_busy(&self) -> f64 {
+        self.upstream_busy
+    }
+
+    /// Has the cache as the load finds it: with all that is to be in it, nothing on its way.
+    fn warm(&mut self, offer: &Offer) -> io::Result<()> {
+        let has = |which: &dyn Fn(&Pool) -> bool| {
+            self.pools.iter().zip(&offer.shares).any(|(pool, share)| *share > 0.0 && which(pool))
+        };
+        let (hits, misses) = (has(&|pool| pool.filled), has(&|pool| pool.kind == Kind::CacheMiss));
+        if self.missed {
+            self.rest();
+            self.reach()?;
+        }
+        // Misses may have taken the place of what was in it.
+        let real = has(&|pool| pool.filled && pool.is_real());
+        let old = self.filled_at.is_none_or(|at| real && at.elapsed() > FILLED_MAX);
+        if hits && (self.missed || old) {
+            self.fill()?;
+        }
+        self.missed |= misses;
+        Ok(())
+    }
+
+    /// Waits until a name that the server has to ask for is answered: after more than it could
+    /// carry it may leave its upstream alone for a while, which is not the next load's fault.
+    fn reach(&self) -> io::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        const STEP: Duration = Duration::from_millis(50);
+        let misses = self.pools.iter().find(|pool| pool.kind == Kind::CacheMiss);
+        let Some(query) = misses.and_then(|pool| pool.messages().next()) else { return Ok(()) };
+        let (mut query, listen) = (query.to_vec(), self.launch.listen);
+        let mut work = || {
+            let began = Instant::now();
+            while began.elapsed() < PATIENCE {
+                // Another name each time: a failure is remembered.
+                let label = format!("{:012x}", now_ns() & 0xFFFF_FFFF_FFFF);
+                query[HEADER_LEN + 1..][..label.len()].copy_from_slice(label.as_bytes());
+                if ask(listen, &query, 4 * STEP).is_ok_and(|reply| has_record(&reply)) {
+                    return Ok(());
+                }
+                thread::sleep(STEP);
+            }
+            Err(io::Error::other(format!(
+                "{listen}: no name is asked for {} s after the last load: does the cache still \
+                 reach its upstream?",
+                PATIENCE.as_secs()
+            )))
+        };
+        self.place.with_client(&mut work)
+    }
+
+    /// Waits until the server does no more than without a load: a cache goes on asking for what the
+    /// last load has left it.
+    fn rest(&self) {
+        const STEP: Duration = Duration::from_millis(50);
+        const STEPS_MAX: u32 = 200;
+        let Some(server) = &self.server else { return };
+        let most = (self.idle_busy + 0.05) * STEP.as_nanos() as f64 * server.cores.len() as f64;
+        for _ in 0..STEPS_MAX {
+            let before = family_ns(server.pid());
+            thread::sleep(STEP);
+            if (family_ns(server.pid()).saturating_sub(before) as f64) < most {
+                return;
+            }
+        }
     }
 
     /// Octets that all receive buffers of the server hold: `rb` of `ss -ulnm`.
@@ -225,6 +357,7 @@ impl Testbed {
 impl Lab for Testbed {
     fn run(&mut self, offer: &Offer) -> io::Result<Run> {
         self.serve(offer.cores)?;
+        self.warm(offer)?;
         let mix = self.mix(offer);
         let mut seconds = offer.seconds;
         if offer.reload {
@@ -242,13 +375,20 @@ impl Lab for Testbed {
         };
         self.place.prepare()?;
         let cores = &self.cores[..offer.cores as usize];
+        let asked =
+            |upstream: &Option<Upstream>| upstream.as_ref().map_or(0.0, Upstream::core_seconds);
+        let asked_before = asked(&self.upstream);
         let meter = Meter::start(cores, self.server.as_ref().map(Server::pid))?;
         let sent = self.send(offer, &load, &mix);
         let time = meter.stop()?;
         let mut run = sent?;
+        let upstream_busy = (asked(&self.upstream) - asked_before) / time.seconds.max(1e-9);
+        self.upstream_busy = self.upstream_busy.max(upstream_busy);
         if offer.reload {
             let (place, launch) = (&*self.place, &self.launch);
             Testbed::wait_for_serial(place, launch, self.serial, &mut || ())?;
+            // Some servers forget what they had.
+            self.filled_at = None;
         }
         self.neighbours = self.neighbours.max(time.neighbours);
         // The spinners run longer than the load: until its last answer or time-out. All that the
@@ -314,6 +454,35 @@ impl Lab for Testbed {
         points.push(self.load_zone(&whole, true)?);
         Ok(points)
     }
+}
+
+/// Nanoseconds of the clock, of which no two readings are the same here.
+fn now_ns() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_nanos() as u64)
+}
+
+/// Asks all of `fill` from the first core of the generator.
+fn ask_all(
+    place: &dyn Place,
+    fill: &Fill<'_>,
+    load: &LoadOptions,
+    listen: std::net::SocketAddr,
+) -> io::Result<Filled> {
+    let core = load.cores.first().copied();
+    let mut filled = Err(io::Error::other("nothing was asked"));
+    // In a thread of its own, which alone is pinned.
+    let ask = || {
+        core.map_or(Ok(()), pin)?;
+        fill.ask(listen)
+    };
+    let mut work = || {
+        let ended = |_| io::Error::other("a thread that asks has ended early");
+        filled = thread::scope(|scope| scope.spawn(ask).join().map_err(ended))?;
+        Ok(())
+    };
+    place.with_client(&mut work)?;
+    filled
 }
 
 /// A zone with nothing but its apex.

@@ -12,6 +12,8 @@ use ring53::zone::{Severity, Source, SourceText, Text};
 
 use crate::zones::{Shape, write_one};
 
+use super::upstream::suffixes;
+
 //----------- Reading --------------------------------------------------------
 
 struct Files;
@@ -90,17 +92,6 @@ impl ZoneNames {
         names.cuts.sort_unstable();
         names
     }
-}
-
-/// A name and all names above it, in wire form.
-fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(name);
-    std::iter::from_fn(move || {
-        let now = rest?;
-        let len = usize::from(*now.first()?);
-        rest = if len == 0 { None } else { now.get(1 + len..) };
-        Some(now)
-    })
 }
 
 //----------- Making ---------------------------------------------------------

@@ -351,6 +351,9 @@ pub struct Plan {
     /// Root mean square of the relative deviations of the runs from the fit of core times.
     #[serde(default)]
     pub deviation: Option<f64>,
+    /// Octets of resident memory that an answer in the server's cache takes.
+    #[serde(default)]
+    pub cached_answer_octets: Option<f64>,
 }
 
 /// One class of traffic.
