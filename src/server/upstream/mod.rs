@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam::queue::ArrayQueue;
+use crossbeam::queue::SegQueue;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -108,8 +108,9 @@ type End = (u64, Option<Result<Vec<u8>, Fault>>);
 /// The resolver's side of the connections. Dropping it closes them.
 pub struct Streams {
     orders: Option<mpsc::Sender<Order>>,
-    ended: Arc<ArrayQueue<End>>,
+    ended: Arc<SegQueue<End>>,
     in_flight: usize,
+    exchanges_max: usize,
     upstreams: usize,
     thread: Option<JoinHandle<()>>,
 }
@@ -124,8 +125,9 @@ impl Streams {
     ) -> io::Result<Streams> {
         let made = Made::all(upstreams, &options)?;
         // An exchange has two orders at most, and is counted until its end has been taken.
-        let (orders, received) = mpsc::channel(2 * options.exchanges);
-        let ended = Arc::new(ArrayQueue::new(options.exchanges));
+        let exchanges_max = options.exchanges;
+        let (orders, received) = mpsc::channel(2 * exchanges_max);
+        let ended = Arc::new(SegQueue::new());
         let ended_there = Arc::clone(&ended);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("upstreams".into()).spawn(move || {
@@ -134,8 +136,14 @@ impl Streams {
             let peers = made.into_iter().map(|made| Peer::new(made, Rc::clone(&shared))).collect();
             LocalSet::new().block_on(&runtime, serve(peers, shared, received));
         })?;
-        let upstreams = upstreams.len();
-        Ok(Streams { orders: Some(orders), ended, in_flight: 0, upstreams, thread: Some(thread) })
+        Ok(Streams {
+            orders: Some(orders),
+            ended,
+            in_flight: 0,
+            exchanges_max,
+            upstreams: upstreams.len(),
+            thread: Some(thread),
+        })
     }
 
     /// Hands over a query; what comes of it comes under `exchange`, a number that is in flight
@@ -143,7 +151,7 @@ impl Streams {
     pub fn send(&mut self, exchange: u64, upstream: usize, message: Vec<u8>) -> bool {
         let is_one =
             (crate::limits::HEADER_LEN..=crate::limits::MESSAGE_SIZE_MAX).contains(&message.len());
-        if self.in_flight == self.ended.capacity() || upstream >= self.upstreams || !is_one {
+        if self.in_flight == self.exchanges_max || upstream >= self.upstreams || !is_one {
             return false;
         }
         let order = Order::Ask { exchange, upstream, message };
@@ -192,7 +200,7 @@ impl Drop for Streams {
 /// What all peers share.
 struct Shared {
     options: StreamOptions,
-    ended: Arc<ArrayQueue<End>>,
+    ended: Arc<SegQueue<End>>,
     waker: Waker,
     /// Exchanges that are waited for.
     live: RefCell<HashSet<u64>>,
@@ -211,8 +219,7 @@ impl Shared {
     }
 
     fn end(&self, exchange: u64, end: Option<Result<Vec<u8>, Fault>>) {
-        // There is room for as many as may be in flight.
-        let _ = self.ended.push((exchange, end));
+        self.ended.push((exchange, end));
         self.waker.wake();
     }
 }
