@@ -246,9 +246,6 @@ pub const OUTSTANDING_DEFAULT: usize = 8192;
 /// behind one address, and no three of them fill the server.
 pub const OUTSTANDING_PER_CLIENT_DEFAULT: usize = 2048;
 const _: () = assert!(OUTSTANDING_PER_CLIENT_DEFAULT * 3 < OUTSTANDING_DEFAULT);
-/// Questions that wait for the thread that resolves: what it takes in 46 ms. Room for more would be
-/// memory that is never in a cache when it is needed.
-pub const MISSES_QUEUED_MAX: usize = 4096;
 /// Questions in flight that may be configured.
 pub const OUTSTANDING_MAX: usize = 1 << 20;
 /// UDP sockets to upstreams unless configured: with 16 bits of ID a forged reply hits one of 2^28

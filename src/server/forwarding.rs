@@ -21,7 +21,6 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::answer::{CoreState, Counters, Wanted};
 use crate::cache::{self, Cache, Holding, TtlBounds, dump};
-use crate::limits::MISSES_QUEUED_MAX;
 use crate::memory::epoch::Reader;
 use crate::net::client::Waker;
 use crate::net::client::pool::{PoolOptions, PortPool, Way};
@@ -350,8 +349,7 @@ pub fn run(
     // A miss is not to slow a hit.
     stand_back();
     let Carriers { forwarder, pool, pool_places, streams } = config.carriers(None)?;
-    let queued_max = config.outstanding.all.min(MISSES_QUEUED_MAX);
-    let misses = Arc::new(Misses::new(queued_max, pool.waker()));
+    let misses = Arc::new(Misses::new(config.outstanding.all, pool.waker()));
     let _ = ready.send(Arc::clone(&misses));
     let resolving = Resolving {
         misses,

@@ -6,7 +6,7 @@
 //! ```
 
 use arrayvec::ArrayVec;
-use crossbeam::queue::ArrayQueue;
+use crossbeam::queue::SegQueue;
 use tokio::sync::oneshot;
 
 use crate::limits::{HEADER_LEN, NAME_LEN_MAX};
@@ -80,27 +80,33 @@ impl Miss {
 
 /// The questions that wait. Whoever pushes wakes the other side afterwards.
 pub struct Misses {
-    queue: ArrayQueue<Miss>,
+    queue: SegQueue<Miss>,
+    count_max: usize,
     waker: Waker,
     /// What the thread that pops is asked for beside them.
     pub orders: Orders,
 }
 
 impl Misses {
-    /// Room for `count`; `waker` ends the wait of the thread that pops.
-    pub fn new(count: usize, waker: Waker) -> Misses {
+    /// Room for `count_max`, whose memory is taken when they come; `waker` ends the wait of the
+    /// thread that pops.
+    pub fn new(count_max: usize, waker: Waker) -> Misses {
         let orders = Orders::new(waker.clone());
-        Misses { queue: ArrayQueue::new(count), waker, orders }
+        Misses { queue: SegQueue::new(), count_max, waker, orders }
     }
 
     /// How many have room now; others may take it.
     pub fn room(&self) -> usize {
-        self.queue.capacity() - self.queue.len()
+        self.count_max.saturating_sub(self.queue.len())
     }
 
-    /// Puts one in; `false` if there is no room.
+    /// Puts one in; `false` if there is no room. Cores that push at once may each put in one more.
     pub fn push(&self, miss: Miss) -> bool {
-        self.queue.push(miss).is_ok()
+        let has_room = self.room() > 0;
+        if has_room {
+            self.queue.push(miss);
+        }
+        has_room
     }
 
     /// Says that something was pushed.
