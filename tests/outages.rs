@@ -193,6 +193,27 @@ fn an_upstream_that_is_gone_is_survived() {
     );
 }
 
+/// Past its time plus `serve_stale` an answer is none, though it still lies in the cache.
+#[test]
+fn what_is_too_old_is_not_served() {
+    for (serve_stale, is_served) in [("0s", false), ("1s", false), ("1h", true)] {
+        let upstream = Upstream::saying(Box::new(truth));
+        let more = format!("[cache]\nserve_stale = \"{serve_stale}\"\n");
+        let forwarding = Forwarding::start(upstream.address, &more);
+        upstream.state.ttl.store(1, Ordering::SeqCst);
+        fill(forwarding.address, "old", 2);
+        upstream.state.is_deaf.store(true, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(3100));
+        // Also of those who ask again, when the failure is known.
+        for name in [0, 1, 0] {
+            let (reply, _) = timed(forwarding.address, &format!("old{name}.example."));
+            let rcode = u16::from(reply.response_code());
+            let expected = if is_served { (0, 1) } else { (2, 0) };
+            assert_eq!((rcode, reply.answers().len()), expected, "{serve_stale}: {reply}");
+        }
+    }
+}
+
 //----------- Distance -------------------------------------------------------
 
 #[test]

@@ -244,7 +244,7 @@ fn find<'f>(
     if let Some(entry) = given.filter(is_answer) {
         return Found::Answer(entry, Ttls::Less(0), None);
     }
-    if let Some(held) = held.filter(|held| is_answer(&held.entry)) {
+    if let Some(held) = held.filter(|held| held.entry.is_served(now, recursion.stale)) {
         return Found::Answer(held.entry, Ttls::All(recursion.stale_ttl), None);
     }
     given.map_or(Found::Miss, |entry| Found::Answer(entry, Ttls::Less(0), None))

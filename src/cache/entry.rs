@@ -181,6 +181,11 @@ impl<'a> Entry<'a> {
         self.age(now) >= self.ttl().saturating_add(stale)
     }
 
+    /// Whether it is an answer that may be served at second `now`, `stale` seconds past its time.
+    pub fn is_served(&self, now: u32, stale: u32) -> bool {
+        self.flags() & flag::FAILURE == 0 && !self.is_over(now, stale)
+    }
+
     /// Whether it is fresh at second `now`.
     #[inline(always)]
     pub fn is_fresh(&self, now: u32) -> bool {
@@ -269,7 +274,13 @@ impl<'a> Entry<'a> {
             let fixed_at = skip_name(body, at)?;
             skip_record(body, at).filter(|_| place == fixed_at + 4)
         });
-        entry.ede_options().len() <= EDE_LEN_MAX
+        // What has options has some, and nothing of them is the name's.
+        let options_len = entry.ede_options().len();
+        let ends = entry.flags() & (flag::MANY | flag::EDES) != 0;
+        let tail_len = if ends { entry.tail().1 } else { 0 };
+        entry.body_at() + tail_len <= octets.len()
+            && options_len <= EDE_LEN_MAX
+            && (options_len > 0) == (entry.flags() & flag::EDES != 0)
             && places.len() == 2 * record_count
             && end == Some(body.len())
             && HEADER_LEN + entry.name().len() + 4 + body.len() <= MESSAGE_SIZE_MAX

@@ -78,8 +78,8 @@ impl Cache {
         self.store.reader().map(Reader)
     }
 
-    /// Keeps an entry, in the place of the one with the same key, until it is past serving stale.
-    /// `false` if there is no room, or nothing to keep.
+    /// Keeps an entry, in the place of the one with the same key; once it is `stale` seconds past its
+    /// time it gives way before others. `false` if there is no room, or nothing to keep.
     pub fn keep(&self, key: &Key<'_>, prepared: &Prepared, now: Duration, stale: u32) -> bool {
         let entry = prepared.entry();
         if entry.ttl() == 0 {
@@ -106,6 +106,7 @@ impl Cache {
             Some(entry) if !leaves(entry) => Keep::Yes,
             _ => Keep::No,
         };
+        let _walk = self.store.walk();
         let steps = self.store.write().steps();
         (0..steps).map(|step| self.store.write().for_each_of(step, &mut look)).sum()
     }

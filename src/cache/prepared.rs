@@ -525,6 +525,22 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_an_entry_is_not_its_name() {
+        let mut prepared = Prepared::default();
+        prepared.failure(&Key { name: b"\x03www\0", ..key() }, NOW, 5, &[]);
+        let mut octets = prepared.entry().octets().to_vec();
+        assert!(Entry::is_whole(&octets));
+        for flags in [flag::MANY, flag::EDES] {
+            octets[10] |= flags;
+            assert!(!Entry::is_whole(&octets));
+            let with_len = [&octets[..], &[4, 0]].concat();
+            assert!(!Entry::is_whole(&with_len));
+            assert!(!Entry::is_whole(&[&octets[..], &[0, 0]].concat()));
+            octets[10] &= !flags;
+        }
+    }
+
+    #[test]
     fn octets_that_are_no_entry_are_known() {
         let mut writer = writer(0);
         writer.record(Section::Answer, NAME, rtype::A, 300, &[192, 0, 2, 1]);

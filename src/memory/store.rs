@@ -118,6 +118,8 @@ struct Log {
     waiting: VecDeque<(usize, u64)>,
     counts: Counts,
     turn: usize,
+    /// Walks through the table that are under way.
+    walks: u32,
 }
 
 /// What a store holds and what it did.
@@ -157,6 +159,7 @@ impl Store {
             waiting: VecDeque::with_capacity(segments),
             counts: Counts::default(),
             turn: 0,
+            walks: 0,
         };
         Ok(Arc::new(Store {
             memory,
@@ -186,6 +189,13 @@ impl Store {
     pub fn write(&self) -> StoreWriter<'_> {
         let log = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         StoreWriter { store: self, log }
+    }
+
+    /// Entries stay in their buckets until what is returned is dropped: who goes through the table
+    /// step by step sees each that was there.
+    pub fn walk(&self) -> Walk<'_> {
+        self.write().log.walks += 1;
+        Walk(self)
     }
 
     fn bucket_of(&self, hash: u64) -> [usize; 2] {
@@ -389,6 +399,15 @@ pub struct Item {
     pub len: usize,
 }
 
+/// A walk through the table.
+pub struct Walk<'a>(&'a Store);
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        self.0.write().log.walks -= 1;
+    }
+}
+
 /// The one who writes.
 pub struct StoreWriter<'a> {
     store: &'a Store,
@@ -522,7 +541,9 @@ impl<'a> StoreWriter<'a> {
         if let Some(word) = words().find(|word| word.load(Ordering::Relaxed) & PLACE == 0) {
             return word;
         }
-        if let Some(word) = self.move_one(self.store.bucket_of(hash)) {
+        if self.log.walks == 0
+            && let Some(word) = self.move_one(self.store.bucket_of(hash))
+        {
             return word;
         }
         self.log.counts.crowded += 1;

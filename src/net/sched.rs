@@ -18,16 +18,25 @@ pub fn give_way() {
 /// core that is wanted all the time: whoever waits for it is not forgotten.
 pub fn stand_back() {
     const NICE: libc::c_int = 10;
+    /// More than anybody has who does not ask: the kernel's threads that receive go first too.
+    const SLICE_NS: u64 = 20_000_000;
     // SAFETY:
     // - The call reads no memory; 0 means the calling thread. A refusal leaves it as it was.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+    take_slices(SLICE_NS);
 }
 
-/// Asks for short time slices: when something comes for this thread, one that has longer slices
-/// gives up the core at once, as the one that resolves, and not at the end of its own slice. Linux
-/// does so since 6.12; earlier ones take no notice.
+/// Asks for short time slices, so that others give up the core as soon as something comes for this
+/// thread.
 pub fn take_short_slices() {
     const SLICE_NS: u64 = 100_000;
+    take_slices(SLICE_NS);
+}
+
+/// Asks for slices of so many nanoseconds. Whoever wakes and has shorter ones than the one that
+/// runs gets the core at once, and not at the end of a slice. Linux does so since 6.12; earlier
+/// ones take no notice.
+fn take_slices(slice_ns: u64) {
     const LEN: u32 = size_of::<libc::sched_attr>() as u32;
     // SAFETY:
     // - All octets of it are numbers, for which zero is a value.
@@ -39,7 +48,7 @@ pub fn take_short_slices() {
         if libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, LEN, 0) == 0
             && attributes.sched_policy == libc::SCHED_OTHER as u32
         {
-            attributes.sched_runtime = SLICE_NS;
+            attributes.sched_runtime = slice_ns;
             libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0);
         }
     }

@@ -50,6 +50,7 @@ pub fn recursion(config: &Config, served: &[Name], key: HashKey) -> Option<Arc<R
     let mut recursion = Recursion::new(key, clients, Elsewhere { forwards: &forwards, special });
     recursion.cached_without_rd = config.recursion.without_rd == WithoutRd::Cache;
     recursion.prefetch = caching.prefetch;
+    recursion.stale = seconds(caching.serve_stale);
     recursion.stale_ttl = seconds(caching.stale_ttl);
     Some(Arc::new(recursion))
 }

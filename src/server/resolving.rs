@@ -377,8 +377,7 @@ impl Driver {
         }
         // What was held may have been forgotten since.
         if self.flights.spared_until(key.hash(), now).is_some()
-            && self.parts.cache.copy(&key, &mut self.prepared)
-            && self.prepared.entry().flags() & flag::FAILURE == 0
+            && is_stale(&self.parts, &key, &mut self.prepared, now)
         {
             count(&self.parts.counters.stale);
             return self.settle(waiter, now);
@@ -455,9 +454,7 @@ impl Driver {
         while let Some(id) = self.flights.pop_impatient(now) {
             let Some(flight) = self.flights.get_mut(id) else { continue };
             let key = flight.key();
-            if !self.parts.cache.copy(&key, &mut self.prepared)
-                || self.prepared.entry().flags() & flag::FAILURE != 0
-            {
+            if !is_stale(&self.parts, &key, &mut self.prepared, now) {
                 continue;
             }
             flight.is_late = true;
@@ -541,7 +538,8 @@ impl Driver {
         count(&self.parts.counters.failed);
         // What is held past its time is better than nothing: it is not replaced by a failure.
         let held = self.parts.cache.copy(&key, prepared);
-        let has_stale = held && prepared.entry().flags() & flag::FAILURE == 0;
+        let stale = self.parts.holding.stale;
+        let has_stale = held && prepared.entry().is_served(cache::second(now), stale);
         if has_stale {
             self.flights.remember(key.hash(), now);
         }
@@ -556,6 +554,12 @@ impl Driver {
         prepared.failure(&key, now, ttl, texts);
         !has_stale
     }
+}
+
+/// Makes `prepared` what is held of `key`'s question; whether it may be served `now`.
+fn is_stale(parts: &Resolving, key: &Key<'_>, prepared: &mut Prepared, now: Duration) -> bool {
+    parts.cache.copy(key, prepared)
+        && prepared.entry().is_served(cache::second(now), parts.holding.stale)
 }
 
 /// Makes an entry of a message; `false` if it cannot be used.

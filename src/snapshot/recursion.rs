@@ -22,6 +22,8 @@ pub struct Recursion {
     pub cached_without_rd: bool,
     /// Whether answers that are used are asked for anew before they expire.
     pub prefetch: bool,
+    /// Seconds past its time that an answer may be served.
+    pub stale: u32,
     /// The TTL of records that are served stale.
     pub stale_ttl: u32,
     forwards: Zones,
@@ -51,6 +53,7 @@ impl Recursion {
             clients,
             cached_without_rd: false,
             prefetch: true,
+            stale: 86_400,
             stale_ttl: 30,
             forwards: forwards.zones().clone(),
             special: special.zones().clone(),

@@ -126,6 +126,32 @@ fn nearly_every_word_can_be_used() {
     assert_eq!(found.count() as u64, counts.entries);
 }
 
+/// Entries that come while others are taken out, step by step, move none of those out of the way.
+#[test]
+fn a_walk_sees_every_entry_that_was_there() {
+    let store = Store::new(MEMORY_MIN, 1).unwrap();
+    let before = (store.buckets * WORDS) as u64;
+    (0..before).for_each(|key| assert!(insert(&mut store.write(), key, 1, 16)));
+    let walk = store.walk();
+    let steps = store.write().steps();
+    assert!(steps > 1);
+    for step in 0..steps {
+        store.write().for_each_of(step, |octets| {
+            let key = u64::from_le_bytes(octets[..8].try_into().unwrap());
+            if key < before { Keep::No } else { Keep::Yes }
+        });
+        let own = before * (1 + step as u64);
+        (own..own + before / 4).for_each(|key| assert!(insert(&mut store.write(), key, 1, 16)));
+    }
+    drop(walk);
+    let mut left = 0;
+    store.write().for_each(|octets| {
+        left += u64::from(u64::from_le_bytes(octets[..8].try_into().unwrap()) < before);
+        Keep::Yes
+    });
+    assert_eq!(left, 0);
+}
+
 #[test]
 fn an_entry_is_claimed_once() {
     let store = Store::new(MEMORY_MIN, 2).unwrap();
