@@ -3,12 +3,13 @@
 //! The allocator asks for huge pages for all of its memory, and gives each thread a part of its
 //! own: a dozen threads that hold a few kilobytes each take 30 MiB. What is large here, zones and
 //! the cache, has mappings of its own ([`super::Region`], [`super::Pages`]), so the heap can do
-//! without.
+//! without, as long as it does not hold thousands of small zones.
 
 use std::ops::Range;
 
-/// Has the heap take pages of 4 KiB from now on. `maps` is what `/proc/self/maps` says; where that
-/// does not have the heap, it stays as it was. To be called before threads are started.
+/// Has the heap as it is mapped now (a GiB, mostly) take pages of 4 KiB from now on. `maps` is what
+/// `/proc/self/maps` says; where that does not have the heap, it stays as it was. To be called
+/// before threads are started.
 pub fn small_pages(maps: &str) {
     let probe = Box::new(0u8);
     let address = std::ptr::from_ref(&*probe) as usize;

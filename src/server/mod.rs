@@ -56,6 +56,5 @@ use std::process::ExitCode;
 
 /// Runs the program: its arguments, its exit code.
 pub fn main() -> ExitCode {
-    crate::memory::small_pages(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
     cli::run()
 }

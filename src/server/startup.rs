@@ -24,6 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::answer::{CoreState, Counters};
 use crate::limits::DEFERRALS_MAX;
 use crate::memory::epoch::{Published, Reader};
+use crate::memory::small_pages;
 use crate::net::socket::{BindError, Inherited, SocketOptions, bind_group, bind_stream};
 use crate::net::{
     MmsgPath, PacketPath, PathCounters, Replier, UringPath, take_short_slices, uring_available,
@@ -46,9 +47,19 @@ use super::worker::Deferrals;
 use super::zones::{ZoneSet, hash_key};
 use super::{commands, cores, worker};
 
+/// Small zones lie in the heap: where there are many, huge pages are worth their memory.
+fn spare_heap(config: &Config) {
+    const FEW_ZONES: usize = 256;
+    let is_few = config.zones.len() <= FEW_ZONES;
+    if is_few && config.zones.iter().all(|zone| zone.catalog.is_none()) {
+        small_pages(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
+    }
+}
+
 /// Serves until a signal ends it. `reread` reads the configuration again.
 pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
     config.owns_state = true;
+    spare_heap(&config);
     let caught = control::catch()?;
     let core_list = cores::settle(&config.cores)?;
     raise_limits();
