@@ -78,8 +78,8 @@ impl Cache {
         self.store.reader().map(Reader)
     }
 
-    /// Keeps an entry, in the place of the one with the same key; once it is `stale` seconds past its
-    /// time it gives way before others. `false` if there is no room, or nothing to keep.
+    /// Keeps an entry, in the place of the one with the same key; once it is `stale` seconds past
+    /// its time it gives way before others. `false` if there is no room, or nothing to keep.
     pub fn keep(&self, key: &Key<'_>, prepared: &Prepared, now: Duration, stale: u32) -> bool {
         let entry = prepared.entry();
         if entry.ttl() == 0 {
