@@ -279,7 +279,7 @@ fn flood(memory: u64, asks: &(dyn Fn(SocketAddr) + Sync)) {
 
 /// "nh" among the flags of a mapping: no huge pages. The cache's own has them.
 #[test]
-fn threads_that_hold_little_take_little() {
+fn the_heap_has_small_pages_and_the_cache_has_not() {
     let upstream = Upstream::saying(Box::new(sizes));
     let forwarding = Forwarding::start(upstream.address, "[cache]\nmemory = \"32MiB\"\n");
     let all = fs::read_to_string(format!("/proc/{}/smaps", forwarding.server.pid())).unwrap();
@@ -288,9 +288,7 @@ fn threads_that_hold_little_take_little() {
     if fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap() {
         assert!(flags().any(|line| is_set(&line, "nh")) && flags().any(|line| is_set(&line, "hg")));
     }
-    let resident = resident(forwarding.server.pid());
-    println!("resident: {} KiB", resident >> 10);
-    assert!(resident < 24 * MIB, "{resident} octets");
+    println!("resident: {} KiB", resident(forwarding.server.pid()) >> 10);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::memory::store::{ENTRY_LEN_MAX, Keep};
 
-use super::entry::{Entry, flag};
+use super::entry::Entry;
 use super::{Cache, Key, Prepared, second};
 
 /// How a file begins.
@@ -37,8 +37,7 @@ pub fn write(cache: &Cache, step: usize, now: Duration, stale: u32, out: &mut Ve
     let now = second(now);
     cache.store.write().for_each_of(step, |octets| {
         if let Some(entry) = Entry::new(octets)
-            && entry.flags() & flag::FAILURE == 0
-            && entry.age(now) < entry.ttl().saturating_add(stale)
+            && entry.is_served(now, stale)
         {
             out.extend_from_slice(&(octets.len() as u32).to_le_bytes());
             out.extend_from_slice(&entry.age(now).to_le_bytes());
