@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   buckets   | word word word word word word word word |    one cache line
-//!   word      | tag 16 | used 1 | claimed 1 | place 46 |     0: empty; places count 8 octets
+//!   word      | tag 16 | used | claimed | kept | place 45 |   0: empty; places count 8 octets
 //!   segments  | entry | entry | entry ....... free |         the log: filled one after the other
 //!   entry     | hash 46 | len 18 | octets ... |
 //! ```
@@ -10,12 +10,21 @@
 //! An entry is written once and never changed: another one takes its place in the table. Readers
 //! are announced ([`Epochs`]); a segment is filled again when nobody can read what it had.
 //!
-//! Room is made by taking the oldest segment: what was used since it was written (CLOCK) is written
-//! again at the end of the log, the rest is dropped. So nothing is fragmented, whatever the
-//! lengths, and there is no list to keep in order.
+//! ```text
+//!   new ──> active ──> young, by age ──┬── nearly all was used ──────> settled, in turn (CLOCK)
+//!             ^                        └── what was used of it ──┐       │ not used any more
+//!             └──────────────────────────────────────────────────┴───────┘
+//! ```
+//!
+//! Room is made by taking the oldest young segment. What was used since it was written is written
+//! again at the end of the log, the rest is dropped; if nearly all was used, it stays where it is,
+//! and is settled. Settled ones give way only where a tenth of all is young. So nothing is
+//! fragmented, whatever the lengths, and there is no list of entries to keep in order.
 //!
 //! A hash has two buckets; the first has nearly everything. When both are full, one who is in its
-//! first goes to its second; if nobody can, a word that was not used gives way.
+//! first goes to its second; if nobody can, a word gives way: of an entry that was never used, then
+//! of one that was kept and not used since; if all were used, the new one does, but for one of
+//! sixteen. A flood of what nobody asks for twice takes the room of its own kind.
 
 use std::collections::VecDeque;
 use std::io;
@@ -52,13 +61,19 @@ const SEGMENT_LEN_MIN: usize = 256 << 10;
 const _: () = assert!(SEGMENT_LEN_MIN >= 2 * (ENTRY_LEN_MAX + ENTRY_HEADER_LEN));
 /// Segments that are kept free, or wait for readers to end: writing never waits for one.
 const SPARE: usize = 3;
+/// Of so many segments one is young at least.
+const YOUNG_PART: usize = 10;
+/// Of 32 words of the table, those in use from which on there is hardly one to move to.
+const MOVING_MAX: u64 = 31;
 /// The least memory a store can have.
 pub const MEMORY_MIN: usize = 4 << 20;
 const _: () = assert!(MEMORY_MIN / SEGMENT_LEN_MIN >= 3 * SPARE);
 
 const USED: u64 = 1 << 47;
 const CLAIMED: u64 = 1 << 46;
-const PLACE: u64 = CLAIMED - 1;
+/// Written again because it was used.
+const KEPT: u64 = 1 << 45;
+const PLACE: u64 = KEPT - 1;
 const TAG_SHIFT: u32 = 48;
 
 //----------- Store ----------------------------------------------------------
@@ -112,7 +127,11 @@ struct Log {
     active: usize,
     filled: usize,
     /// Full ones, the oldest first, each with its octets.
-    full: VecDeque<(usize, usize)>,
+    young: VecDeque<(usize, usize)>,
+    /// Those of which nearly all was used, the longest settled first.
+    settled: VecDeque<(usize, usize)>,
+    /// Whether the oldest of the young was looked at, and is not to be settled.
+    oldest_gives_up: bool,
     free: Vec<usize>,
     /// Taken out of the table in this epoch.
     waiting: VecDeque<(usize, u64)>,
@@ -154,7 +173,9 @@ impl Store {
         let log = Log {
             active: 0,
             filled: 0,
-            full: VecDeque::with_capacity(segments),
+            young: VecDeque::with_capacity(segments),
+            settled: VecDeque::with_capacity(segments),
+            oldest_gives_up: false,
             free: (1..segments).rev().collect(),
             waiting: VecDeque::with_capacity(segments),
             counts: Counts::default(),
@@ -416,8 +437,8 @@ pub struct StoreWriter<'a> {
 
 impl<'a> StoreWriter<'a> {
     /// Stores what `fill` writes in the place of the entry that `is_same` says is the same; what
-    /// `is_over` says is worth nothing any more gives way first. `false` if there is no room: then
-    /// nothing has changed.
+    /// `is_over` says is worth nothing any more gives way first. Where all others are popular, what
+    /// is new gives way at once. `false` if there is no room: then nothing has changed.
     pub fn insert(
         &mut self,
         item: Item,
@@ -432,14 +453,15 @@ impl<'a> StoreWriter<'a> {
             return false;
         }
         if self.log.filled + needed > self.store.segment_len {
-            // What was kept has filled it: entries of the greatest length leave half of it.
+            // What was kept has filled it, and readers hold the others.
             self.log.counts.refused += 1;
             return false;
         }
         let place = self.append(item, fill);
-        self.publish(item.hash, place, is_same, is_over);
-        self.log.counts.entries += 1;
-        self.log.counts.octets += needed as u64;
+        if self.publish(item.hash, place, is_same, is_over) {
+            self.log.counts.entries += 1;
+            self.log.counts.octets += needed as u64;
+        }
         true
     }
 
@@ -515,36 +537,43 @@ impl<'a> StoreWriter<'a> {
         (at / UNIT) as u64
     }
 
-    /// Points a word to a new entry.
+    /// Points a word to a new entry, unless it gives way to others at once.
     fn publish(
         &mut self,
         hash: u64,
         place: u64,
         is_same: impl Fn(&[u8]) -> bool,
         is_over: &dyn Fn(&[u8]) -> bool,
-    ) {
-        let word = match self.store.find(hash, is_same) {
+    ) -> bool {
+        let (word, kept) = match self.store.find(hash, is_same) {
             Some((word, seen)) => {
                 self.drop_entry(word, seen);
-                word
+                // Who was popular is.
+                (word, if seen & (USED | KEPT) == 0 { 0 } else { KEPT })
             }
-            None => self.vacant(hash, is_over),
+            None => match self.vacant(hash, is_over) {
+                Some(word) => (word, 0),
+                None => return false,
+            },
         };
         // Whoever sees the word sees the entry.
-        word.store(tag(hash) | place, Ordering::Release);
+        word.store(tag(hash) | kept | place, Ordering::Release);
+        true
     }
 
-    /// A word for `hash` that is empty; whatever had it has given way.
-    fn vacant(&mut self, hash: u64, is_over: &dyn Fn(&[u8]) -> bool) -> &'a AtomicU64 {
+    /// A word for `hash` that is empty; whatever had it has given way. `None`: who comes gives way.
+    fn vacant(&mut self, hash: u64, is_over: &dyn Fn(&[u8]) -> bool) -> Option<&'a AtomicU64> {
         let buckets = self.store.bucket_of(hash).map(|bucket| self.store.words(bucket));
         let words = || buckets.iter().copied().flatten();
         if let Some(word) = words().find(|word| word.load(Ordering::Relaxed) & PLACE == 0) {
-            return word;
+            return Some(word);
         }
+        let words_in_all = (self.store.buckets * WORDS) as u64;
         if self.log.walks == 0
-            && let Some(word) = self.move_one(self.store.bucket_of(hash))
+            && self.log.counts.entries * 32 < words_in_all * MOVING_MAX
+            && let Some(word) = self.move_one(self.store.bucket_of(hash), |_| false)
         {
-            return word;
+            return Some(word);
         }
         self.log.counts.crowded += 1;
         self.log.turn = self.log.turn.wrapping_add(1);
@@ -555,17 +584,44 @@ impl<'a> StoreWriter<'a> {
             is_over(unsafe { self.store.entry(word.load(Ordering::Relaxed) & PLACE) }.octets)
         };
         let in_turn = || words().cycle().skip(first).take(2 * WORDS);
-        let unused = |word: &&AtomicU64| word.fetch_and(!USED, Ordering::Relaxed) & USED == 0;
-        let word = in_turn().find(is_over).or_else(|| in_turn().find(unused));
-        let word = word.or_else(|| in_turn().next()).expect("a bucket has words");
-        self.drop_entry(word, word.load(Ordering::Relaxed));
-        word
+        let without = |marks: u64| {
+            in_turn().find(|word: &&AtomicU64| word.load(Ordering::Relaxed) & marks == 0)
+        };
+        let mut word = in_turn().find(is_over).or_else(|| without(USED | KEPT));
+        if word.is_none() && self.log.walks == 0 {
+            word = self.move_one(self.store.bucket_of(hash), |seen| seen & (USED | KEPT) == 0);
+        }
+        let word = word.or_else(|| without(USED)).or_else(|| {
+            // All of these are popular. One in so many comes in all the same, and another one has
+            // to show that it still is.
+            const NEW_ONES: usize = 16;
+            if !self.log.turn.is_multiple_of(NEW_ONES) {
+                return None;
+            }
+            let mut others = in_turn();
+            let first = others.next();
+            if let Some(second) = others.next() {
+                second.fetch_or(KEPT, Ordering::Relaxed);
+                second.fetch_and(!USED, Ordering::Relaxed);
+            }
+            first
+        })?;
+        let seen = word.load(Ordering::Relaxed);
+        if seen & PLACE != 0 {
+            self.drop_entry(word, seen);
+        }
+        Some(word)
     }
 
-    /// Moves an entry of these full buckets from its first one to its second, and returns the word
-    /// that it had. Whoever looks for it looks there afterwards.
+    /// Moves an entry of these full buckets from its first one to its second, to a word that is
+    /// empty or `gives_way`, and returns the word that it had. Whoever looks for it looks there
+    /// afterwards.
     #[cold]
-    fn move_one(&mut self, buckets: [usize; 2]) -> Option<&'a AtomicU64> {
+    fn move_one(
+        &mut self,
+        buckets: [usize; 2],
+        gives_way: impl Fn(u64) -> bool,
+    ) -> Option<&'a AtomicU64> {
         for bucket in buckets {
             for word in self.store.words(bucket) {
                 let seen = word.load(Ordering::Relaxed);
@@ -577,8 +633,16 @@ impl<'a> StoreWriter<'a> {
                 if first != bucket || second == bucket {
                     continue;
                 }
-                if let Some(free) = others.find(|it| it.load(Ordering::Relaxed) & PLACE == 0) {
-                    free.store(seen, Ordering::Release);
+                let other = others.find(|it| {
+                    let seen = it.load(Ordering::Relaxed);
+                    seen & PLACE == 0 || gives_way(seen)
+                });
+                if let Some(other) = other {
+                    let gone = other.load(Ordering::Relaxed);
+                    if gone & PLACE != 0 {
+                        self.drop_entry(other, gone);
+                    }
+                    other.store(seen, Ordering::Release);
                     word.store(0, Ordering::Release);
                     return Some(word);
                 }
@@ -601,16 +665,122 @@ impl<'a> StoreWriter<'a> {
     /// is none: readers hold what was given up.
     fn next_segment(&mut self, is_over: &dyn Fn(&[u8]) -> bool) -> bool {
         self.reclaim();
+        if !self.begin_segment() {
+            return false;
+        }
+        self.settle_ahead(is_over);
+        let mut spared = 0;
+        loop {
+            if self.log.free.len() + self.log.waiting.len() < SPARE {
+                if !self.make_room(&mut spared, is_over) {
+                    return true;
+                }
+                self.reclaim();
+            } else if self.log.filled <= self.store.segment_len / 2 || !self.begin_segment() {
+                return true;
+            }
+        }
+    }
+
+    /// Begins to fill a free segment, if there is one.
+    fn begin_segment(&mut self) -> bool {
         let Some(next) = self.log.free.pop() else { return false };
         let (active, filled) = (self.log.active, self.log.filled);
-        self.log.full.push_back((active, filled));
+        self.log.young.push_back((active, filled));
         (self.log.active, self.log.filled) = (next, 0);
-        while self.log.free.len() + self.log.waiting.len() < SPARE
-            && let Some((oldest, filled)) = self.log.full.pop_front()
-        {
-            self.give_up(oldest, filled, is_over);
+        true
+    }
+
+    /// Settles the oldest of the young before their room is needed, some at a time: writing never
+    /// waits for all of them.
+    fn settle_ahead(&mut self, is_over: &dyn Fn(&[u8]) -> bool) {
+        const FREE_PART: usize = 8;
+        const COUNT_MAX: usize = 8;
+        if self.log.free.len() >= self.store.segments / FREE_PART {
+            return;
+        }
+        for _ in 0..COUNT_MAX {
+            let oldest = self.log.young.front().copied();
+            let Some((segment, filled)) = oldest.filter(|_| self.has_enough_young()) else {
+                return;
+            };
+            if self.log.oldest_gives_up || !self.is_used(segment, filled, is_over) {
+                self.log.oldest_gives_up = true;
+                return;
+            }
+            self.log.young.pop_front();
+            self.settle(segment, filled);
+        }
+    }
+
+    /// Whether there are more young ones than new entries need to show that they are used.
+    fn has_enough_young(&self) -> bool {
+        self.log.young.len() > (self.store.segments / YOUNG_PART).max(2)
+    }
+
+    /// Gives up the oldest segment, or settles it; `false` if there is none. `spared` counts those
+    /// that were settled before and stay so.
+    fn make_room(&mut self, spared: &mut u32, is_over: &dyn Fn(&[u8]) -> bool) -> bool {
+        const SPARED_MAX: u32 = 8;
+        let from_young = self.has_enough_young() || self.log.settled.is_empty();
+        let list = if from_young { &mut self.log.young } else { &mut self.log.settled };
+        let Some((segment, filled)) = list.pop_front() else { return false };
+        let is_used = self.is_used(segment, filled, is_over);
+        if from_young {
+            self.log.oldest_gives_up = false;
+        } else {
+            *spared += 1;
+        }
+        if is_used && *spared <= SPARED_MAX {
+            self.settle(segment, filled);
+        } else {
+            self.give_up(segment, filled, is_used, is_over);
         }
         true
+    }
+
+    /// The entries of a filled segment that are in the table, with their words.
+    fn entries_of(
+        &self,
+        segment: usize,
+        filled: usize,
+    ) -> impl Iterator<Item = (Entry<'a>, &'a AtomicU64, u64)> + use<'a> {
+        let (store, start) = (self.store, self.store.segment(segment).start);
+        let mut at = start;
+        std::iter::from_fn(move || {
+            while at < start + filled {
+                let place = (at / UNIT) as u64;
+                // SAFETY:
+                // - `at` is where an entry of a filled segment starts; this writer has written it
+                //   and makes the segment free only later.
+                let entry = unsafe { store.entry(place) };
+                at += entry_len(entry.octets.len());
+                if let Some((word, seen)) = store.word_of(entry.hash, place) {
+                    return Some((entry, word, seen));
+                }
+            }
+            None
+        })
+    }
+
+    /// Whether nearly all of a segment was used since it was written, or since it was settled.
+    fn is_used(&self, segment: usize, filled: usize, is_over: &dyn Fn(&[u8]) -> bool) -> bool {
+        let worth = self
+            .entries_of(segment, filled)
+            .filter(|(entry, _, seen)| seen & USED != 0 && !is_over(entry.octets));
+        let used: usize = worth.map(|(entry, ..)| entry_len(entry.octets.len())).sum();
+        used >= self.store.segment_len / 4 * 3
+    }
+
+    /// Leaves a segment where it is, behind all others: what is used from now on counts.
+    fn settle(&mut self, segment: usize, filled: usize) {
+        for (_, word, seen) in self.entries_of(segment, filled) {
+            if seen & USED != 0 {
+                word.fetch_or(KEPT, Ordering::Relaxed);
+                word.fetch_and(!USED, Ordering::Relaxed);
+            }
+        }
+        self.log.settled.push_back((segment, filled));
     }
 
     /// Makes segments free whose readers have ended.
@@ -623,30 +793,28 @@ impl<'a> StoreWriter<'a> {
         }
     }
 
-    /// Takes a segment's entries out of the table; what was used is written again, if that is not
-    /// more than half of it.
-    fn give_up(&mut self, segment: usize, filled: usize, is_over: &dyn Fn(&[u8]) -> bool) {
-        let start = self.store.segment(segment).start;
-        let (mut at, mut kept) = (start, 0);
-        while at < start + filled {
-            let place = (at / UNIT) as u64;
-            // SAFETY:
-            // - `at` is where an entry of a filled segment starts; this writer has written it and
-            //   makes the segment free only later.
-            let entry = unsafe { self.store.entry(place) };
-            let len = entry_len(entry.octets.len());
-            at += len;
-            let Some((word, seen)) = self.store.word_of(entry.hash, place) else { continue };
-            let worth = seen & USED != 0 && !is_over(entry.octets);
-            let fits = kept + len <= self.store.segment_len / 2
-                && self.log.filled + len <= self.store.segment_len;
-            if worth && fits {
+    /// Takes a segment's entries out of the table; what was used is written again as far as there is
+    /// room: of one that `is_used` half, or nothing would be gained.
+    fn give_up(
+        &mut self,
+        segment: usize,
+        filled: usize,
+        is_used: bool,
+        is_over: &dyn Fn(&[u8]) -> bool,
+    ) {
+        let kept_max = if is_used { self.store.segment_len / 2 } else { self.store.segment_len };
+        let mut kept = 0;
+        for (entry, word, seen) in self.entries_of(segment, filled) {
+            let Entry { hash, octets } = entry;
+            let len = entry_len(octets.len());
+            let worth = seen & USED != 0 && kept + len <= kept_max && !is_over(octets);
+            let has_room = |log: &Log| log.filled + len <= self.store.segment_len;
+            if worth && (has_room(&self.log) || self.begin_segment()) {
                 kept += len;
-                let Entry { hash, octets } = entry;
                 let item = Item { hash, len: octets.len() };
                 let place = self.append(item, |copy| copy.copy_from_slice(octets));
                 // What is claimed stays so.
-                word.store(seen & !(USED | PLACE) | place, Ordering::Release);
+                word.store(seen & !(USED | PLACE) | KEPT | place, Ordering::Release);
                 self.log.counts.kept += 1;
             } else {
                 self.drop_entry(word, seen);

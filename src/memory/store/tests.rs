@@ -107,6 +107,34 @@ fn what_is_used_outlives_what_is_not() {
     assert!(found[0] > 480 && found[1] < 20, "{found:?}");
 }
 
+/// What is asked again and again stays, however much comes that is asked for once: where room is
+/// short, and where words are.
+#[test]
+fn a_flood_takes_the_room_of_its_own_kind() {
+    for (len, share) in [(100, 0.55), (16, 0.75)] {
+        let store = Store::new(MEMORY_MIN, 1).unwrap();
+        let mut reader = store.reader().unwrap();
+        let room = store.segments * store.segment_len / entry_len(len);
+        let popular = (room.min(store.buckets * WORDS) as f64 * share) as u64;
+        (0..popular).for_each(|key| assert!(insert(&mut store.write(), key, 1, len)));
+        let mut next = 0;
+        for key in popular..popular * 20 {
+            assert!(insert(&mut store.write(), key, 1, len));
+            let pin = reader.pin();
+            for _ in 0..6 {
+                pin.find(hash_of(next), |it| is_of(it, next));
+                next = (next + 1) % popular;
+            }
+        }
+        let pin = reader.pin();
+        let left =
+            (0..popular).filter(|&key| pin.find(hash_of(key), |it| is_of(it, key)).is_some());
+        let left = left.count() as u64;
+        println!("{left} of {popular}: {:?}", store.write().counts());
+        assert!(left >= popular * 97 / 100, "{left} of {popular} are left");
+    }
+}
+
 #[test]
 fn nearly_every_word_can_be_used() {
     let store = Store::new(MEMORY_MIN, 1).unwrap();
