@@ -18,7 +18,7 @@
 //! [`Epochs`] is the announcing by itself, for what is freed later rather than waited for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -136,6 +136,8 @@ impl Epochs {
     /// Begins a new epoch. What was taken out of every reader's reach before may be freed when it
     /// [is past](Epochs::is_past).
     pub fn advance(&self) -> u64 {
+        // Before the readers are looked at: whoever is not seen there finds what is new.
+        fence(Ordering::SeqCst);
         self.epoch.fetch_add(1, Ordering::SeqCst) + 1
     }
 
@@ -153,6 +155,9 @@ impl Epochs {
     pub(super) fn announce(&self, index: usize) -> Online<'_> {
         let slot = &*self.slots[index];
         slot.store(self.epoch.load(Ordering::SeqCst), Ordering::SeqCst);
+        // What is read next may not be read before: on x86-64 such a store sees to that by itself.
+        #[cfg(not(target_arch = "x86_64"))]
+        fence(Ordering::SeqCst);
         Online { slot }
     }
 }
