@@ -319,6 +319,20 @@ fn all_clients_have_what_all_may() {
     assert!((200..=400).contains(&taken), "{taken} were taken: {refused:?}");
 }
 
+#[test]
+fn a_reload_changes_how_many_may_wait() {
+    let upstream = Upstream::saying(Box::new(truth));
+    upstream.state.is_deaf.store(true, Ordering::SeqCst);
+    let limited = |max: u32| {
+        format!("[recursion]\noutstanding_max = {max}\noutstanding_per_client_max = {max}\n")
+    };
+    let forwarding = Forwarding::start(upstream.address, &limited(1));
+    assert!(refused_of(forwarding.address, "127.0.1.1", 250) >= 249);
+    upstream::write_config(forwarding.directory.path(), upstream.address, &limited(1000));
+    forwarding.server.reload();
+    assert_eq!(refused_of(forwarding.address, "127.0.1.2", 250), 0);
+}
+
 /// Many who ask the same while nobody answers cost a bounded amount.
 #[test]
 fn those_who_wait_are_bounded() {

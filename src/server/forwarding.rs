@@ -475,6 +475,7 @@ impl Plan {
         resolving.holding = self.holding;
         resolving.terms = self.terms;
         resolving.rebinding = self.rebinding;
+        resolving.misses.make_room(self.outstanding.all);
         resolving.outstanding = self.outstanding;
         if let Some(Carriers { forwarder, pool, pool_places, streams }) = carriers {
             (resolving.forwarder, resolving.pool) = (forwarder, pool);

@@ -5,6 +5,8 @@
 //!          └── full: answered at once with what is stale, or SERVFAIL
 //! ```
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use arrayvec::ArrayVec;
 use crossbeam::queue::SegQueue;
 use tokio::sync::oneshot;
@@ -81,7 +83,7 @@ impl Miss {
 /// The questions that wait. Whoever pushes wakes the other side afterwards.
 pub struct Misses {
     queue: SegQueue<Miss>,
-    count_max: usize,
+    count_max: AtomicUsize,
     waker: Waker,
     /// What the thread that pops is asked for beside them.
     pub orders: Orders,
@@ -92,12 +94,17 @@ impl Misses {
     /// thread that pops.
     pub fn new(count_max: usize, waker: Waker) -> Misses {
         let orders = Orders::new(waker.clone());
-        Misses { queue: SegQueue::new(), count_max, waker, orders }
+        Misses { queue: SegQueue::new(), count_max: count_max.into(), waker, orders }
+    }
+
+    /// Has room for `count_max` from now on; those that wait, wait on.
+    pub fn make_room(&self, count_max: usize) {
+        self.count_max.store(count_max, Ordering::Relaxed);
     }
 
     /// How many have room now; others may take it.
     pub fn room(&self) -> usize {
-        self.count_max.saturating_sub(self.queue.len())
+        self.count_max.load(Ordering::Relaxed).saturating_sub(self.queue.len())
     }
 
     /// Puts one in; `false` if there is no room. Cores that push at once may each put in one more.
