@@ -12,7 +12,7 @@ use super::contenders::{Contender, Role};
 use super::raw::Line;
 use super::settings::Settings;
 use super::shapes::Shape;
-use super::table::thousands;
+use super::table::{LATENCY_NOISE, thousands};
 use crate::report::model::{Compare, Row};
 
 /// Whose figures are held against those of others.
@@ -118,8 +118,8 @@ pub fn ratios(compare: &Compare, settings: &Settings) -> Vec<Ratio> {
     let core = format!("core time of an answer {at}");
     for (figure, with, bound) in [
         (core.as_str(), With::Caches, Bound::AtMost(0.7)),
-        (&format!("latency {at}, p50"), With::Caches, Bound::AtMost(1.0)),
-        (&format!("latency {at}, p99"), With::Caches, Bound::AtMost(1.0)),
+        (&format!("latency {at}, p50"), With::Caches, Bound::AtMost(LATENCY_NOISE)),
+        (&format!("latency {at}, p99"), With::Caches, Bound::AtMost(LATENCY_NOISE)),
         (&core, With::Of(&[AUTHORITY]), Bound::AtMost(1.15)),
         ("peak", With::Caches, Bound::AtLeast(1.2)),
         ("peak", With::Of(&["echo"]), Bound::AtLeast(0.8)),

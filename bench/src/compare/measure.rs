@@ -43,6 +43,8 @@ const NXDOMAIN: u8 = 3;
 const UPSTREAM_OF_HITS_MAX: f64 = 0.01;
 /// ... and below which they are no misses.
 const UPSTREAM_OF_MISSES_MIN: f64 = 0.9;
+/// The share of a prober's queries that it may send late: a percentile is not its own then.
+const LATE_MAX: f64 = 0.005;
 /// Replies from which on the shares of their rcodes say something.
 const REPLIES_MIN: u64 = 1000;
 
@@ -199,8 +201,24 @@ impl<'a> Measure<'a> {
         result
     }
 
-    /// What a verified prober sees beside `rate`.
+    /// What a verified prober sees beside `rate`. One that was late itself asks again: of several
+    /// times the one with the least of that counts.
     pub fn latency(&self, server: &Server, rate: u64) -> io::Result<Values> {
+        const TIMES_MAX: usize = 4;
+        let mut best = self.latency_once(server, rate)?;
+        for _ in 1..TIMES_MAX {
+            if !was_late(&best) {
+                break;
+            }
+            let again = self.latency_once(server, rate)?;
+            if late_share(&again) < late_share(&best) {
+                best = again;
+            }
+        }
+        Ok(best)
+    }
+
+    fn latency_once(&self, server: &Server, rate: u64) -> io::Result<Values> {
         let seconds = self.settings.seconds;
         let questions = self.questions(server);
         let _awake = Awake::new(&[self.bed.server_core()])?;
@@ -221,6 +239,7 @@ impl<'a> Measure<'a> {
             let (replies, run) = beside(|| kxdpgun::fire(self.bed, &shot), probe)?;
             let mut values = of_run(&run);
             values.insert("offered".into(), replies.sent_rate);
+            values.insert("late_max".into(), LATE_MAX);
             Ok(values)
         });
         self.forget()?;
@@ -291,6 +310,18 @@ fn of_replies(replies: &Replies) -> Values {
 fn taken(replies: &Replies, drops: u64) -> f64 {
     let share = replies.sent.saturating_sub(drops) as f64 / replies.sent.max(1) as f64;
     replies.sent_rate * share
+}
+
+/// The share of a prober's queries that it sent late, which says something of its core and nothing
+/// of the server.
+pub fn late_share(values: &Values) -> f64 {
+    let value = |key: &str| values.get(key).copied().unwrap_or(0.0);
+    value("late") / value("probes").max(1.0)
+}
+
+/// Whether that is more than there may be.
+pub fn was_late(values: &Values) -> bool {
+    values.get("late_max").is_some_and(|&most| late_share(values) > most)
 }
 
 fn of_run(run: &Run) -> Values {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::caches;
 use super::contenders::{Contender, Role};
+use super::measure::{late_share, was_late};
 use super::peaks::{LOSS_MAX, Of, median};
 use super::raw::Line;
 use super::settings::Settings;
@@ -19,7 +20,7 @@ const RCODES_OFF: f64 = 0.03;
 /// From this share of the generator's core on upstreams and generator get in each other's way.
 const UPSTREAM_BUSY_MAX: f64 = 0.7;
 /// By so much latencies of one server vary between two measurements at least.
-const LATENCY_NOISE: f64 = 1.02;
+pub const LATENCY_NOISE: f64 = 1.02;
 
 /// Figures of a server alone: name, key of the value, unit.
 const ALONE: [(&str, &str, &str); 4] = [
@@ -44,6 +45,10 @@ fn void(line: &Line, ceiling: f64) -> Option<String> {
     if let Some(offered) = value("offered").filter(|&offered| offered < OFFERED_MIN * wanted) {
         let (offered, wanted) = (thousands(offered), thousands(wanted));
         return Some(format!("the generator offered {offered}/s of {wanted}/s"));
+    }
+    if was_late(&line.values) {
+        let late = 100.0 * late_share(&line.values);
+        return Some(format!("the prober sent {late:.1} % of its queries late"));
     }
     // What is asked upstream is no hit, and what is not, no miss.
     if let Some(asked) = value("upstream") {
