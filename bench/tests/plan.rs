@@ -22,6 +22,8 @@ struct ModelServer {
     full_us: Vec<f64>,
     /// Microseconds by class, for waking an idle core.
     waking_us: Vec<f64>,
+    /// Microseconds more on a busy core, if another moment of its time belongs to another group.
+    switching_us: f64,
     sigma: f64,
     kappa: f64,
     /// Share of each core that reading zones takes.
@@ -43,6 +45,7 @@ impl ModelServer {
             random: Random::new(5),
             full_us: vec![4.0, 5.0, 9.0, 14.0],
             waking_us: vec![3.0, 3.0, 3.0, 8.0],
+            switching_us: 0.0,
             sigma: 0.05,
             kappa: 0.002,
             reload_busy: 0.4,
@@ -63,9 +66,17 @@ impl ModelServer {
         1.0 + self.sigma * (n - 1.0) + self.kappa * n * (n - 1.0)
     }
 
+    /// The share of the last class in a busy core's time; it has threads of its own.
+    fn last_part(&self, shares: &[f64]) -> f64 {
+        let parts: Vec<f64> = shares.iter().zip(&self.full_us).map(|(a, b)| a * b).collect();
+        parts.last().unwrap() / parts.iter().sum::<f64>()
+    }
+
     /// What the cores can do at most, from the parameters alone.
     fn capacity(&self, shares: &[f64], cores: u32, taken: f64) -> f64 {
+        let last = self.last_part(shares);
         let mean: f64 = shares.iter().zip(&self.full_us).map(|(share, us)| share * us).sum();
+        let mean = mean + self.switching_us * 2.0 * last * (1.0 - last);
         (f64::from(cores) - taken) * 1e6 / mean / self.stretch(cores)
     }
 }
@@ -80,6 +91,7 @@ impl Lab for ModelServer {
         let taken = offer.transfers * self.transfer_us / 1e6 / cores as f64
             + if offer.reload { self.reload_busy } else { 0.0 };
         let slow = self.stretch(offer.cores) / (1.0 - taken);
+        let last = self.last_part(&offer.shares);
         let (mut free_at, mut used) = (vec![0.0; cores], 0.0);
         let (mut at, mut latencies, mut lost) = (0.0, Vec::new(), 0u64);
         while at < offer.seconds * 1e6 {
@@ -95,8 +107,13 @@ impl Lab for ModelServer {
                 lost += 1;
                 continue;
             }
-            let waking = if free_at[core] <= at { self.waking_us[class] } else { 0.0 };
-            let us = (self.full_us[class] + waking) * slow * (0.5 + self.uniform());
+            let more = if free_at[core] <= at {
+                self.waking_us[class]
+            } else {
+                let moments = [self.uniform(), self.uniform()].map(|moment| moment < last);
+                self.switching_us * f64::from(moments[0] != moments[1])
+            };
+            let us = (self.full_us[class] + more) * slow * (0.5 + self.uniform());
             used += us * (1.0 - taken);
             free_at[core] = free_at[core].max(at) + us;
             latencies.push(free_at[core] - at);
@@ -143,6 +160,7 @@ fn task(cores: &[u32]) -> Task {
     let class = |(name, share): (&str, f64)| ClassTask {
         name: name.into(),
         share,
+        asks_others: false,
         wire: ClassWire {
             query_octets: 40.0,
             answer_octets: 0.0,
@@ -257,6 +275,29 @@ fn the_prediction_meets_a_server_whose_costs_are_known() {
     assert!((memory.record_octets - 64.0).abs() < 0.1, "{memory:?}");
     assert!((memory.reload_factor - 2.5).abs() < 0.01, "{memory:?}");
     assert!(runs.len() > 100 && notes.len() > 3);
+}
+
+#[test]
+fn threads_that_take_turns_cost_more() {
+    // Half and half a third more than its classes: without that, predictions would be too high by it.
+    let mut server = ModelServer { switching_us: 6.0, ..ModelServer::new() };
+    server.full_us = vec![4.0, 14.0];
+    server.waking_us = vec![3.0, 8.0];
+    let mut task = with_shares(task(&[1]), &[("hit", 0.9), ("tcp", 0.1)]);
+    task.reloads = false;
+    let Made { plan, runs, notes, .. } = planned(&mut server, &task);
+    assert!(runs.iter().any(|run| run.label.starts_with("together")));
+    assert!((plan.switching_us.unwrap() / 6.0 - 1.0).abs() < 0.1, "{:?}", plan.switching_us);
+    let capacity = server.capacity(&[0.9, 0.1], 1, 0.0);
+    assert!((plan.limits[0].rate.unwrap() / capacity - 1.0).abs() < 0.05, "{:?}", plan.limits[0]);
+    for check in &plan.checks {
+        assert!(check.error.abs() < 0.05, "{check:?}");
+    }
+    assert!(notes.iter().any(|note| note.contains("take turns")), "{notes:?}");
+    // Those of one group are answered by the same threads.
+    let task = with_shares(task, &[("hit", 1.0)]);
+    let Made { plan, runs, .. } = planned(&mut server, &task);
+    assert!(plan.switching_us.is_none() && runs.iter().all(|run| run.label.starts_with("class ")));
 }
 
 #[test]

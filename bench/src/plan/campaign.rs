@@ -1,8 +1,9 @@
 //! Which loads are sent, in which order.
 //!
 //! ```text
-//!   round ──> cores ──> each class: knee, then parts of it      ─┐ fitted
-//!                  └──> each mix that is to be predicted: knee  ─┘ compared, never fitted
+//!   round ──> cores ──> each class: knee, then parts of it        ─┐ fitted
+//!                  ├──> all groups of classes together: knee       ─┘
+//!                  └──> each mix that is to be predicted: knee        compared, never fitted
 //! ```
 //!
 //! Classes and mixes are measured in turn, round by round: a machine that drifts drifts for both.
@@ -12,9 +13,9 @@ use std::io;
 use crate::find::Bounds;
 use crate::report::model::Run;
 
-use super::fit::{CostPoint, cores_text};
+use super::fit::{CostPoint, cores_text, is_mixed};
 use super::lab::{Lab, Offer, Verdict, judge};
-use super::predict::{ClassMeasured, TransferCost};
+use super::predict::{ClassMeasured, Together, TransferCost};
 
 /// How it is measured.
 #[derive(Clone, Debug)]
@@ -42,6 +43,9 @@ pub struct Settings {
 /// The loads at which core time is measured beside the search, as parts of the knee.
 const LOADS: [f64; 3] = [0.25, 0.5, 0.75];
 
+/// What the label of the mix of all groups begins with.
+const TOGETHER: &str = "together";
+
 /// A mix that is predicted and compared, not fitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
@@ -62,6 +66,8 @@ pub struct Measured {
     pub answer_octets: Vec<f64>,
     /// For the fit of costs.
     pub points: Vec<CostPoint>,
+    /// The mix of all groups of classes, of each round; none if there is one group.
+    pub together: Vec<Together>,
     /// By mix: the knees of each round on the most cores.
     pub mixes: Vec<Vec<f64>>,
     /// What transfers cost.
@@ -168,10 +174,14 @@ impl Campaign<'_> {
             run.loss() * 100.0,
             server.busy,
         ));
-        // What is lost costs time too, and nobody knows how much; so does a transfer.
+        // What is lost costs time too, and nobody knows how much; so does a transfer. What is still
+        // on its way at the end makes a queue, whose answers are others.
         const LOSS_MAX: f64 = 0.01;
-        let plain = offer.transfers == 0.0 && !offer.reload && offer.label.starts_with("class ");
-        if plain && offer.cores == 1 && verdict != Verdict::Generator && run.loss() <= LOSS_MAX {
+        const QUEUED_MAX: f64 = 0.03;
+        let fitted = offer.label.starts_with("class ") || offer.label.starts_with(TOGETHER);
+        let plain = offer.transfers == 0.0 && !offer.reload && fitted;
+        let keeps_up = run.loss() <= LOSS_MAX && run.left_over() <= QUEUED_MAX;
+        if plain && offer.cores == 1 && verdict != Verdict::Generator && keeps_up {
             let (shares, rate) = (offer.shares.clone(), run.goodput());
             self.measured.points.push(CostPoint { shares, rate, busy: server.busy });
         }
@@ -246,6 +256,40 @@ impl Campaign<'_> {
         Ok(())
     }
 
+    /// All groups of classes, each with an equal part of the core by what its classes carry alone.
+    fn together(&mut self) -> io::Result<()> {
+        let classes = &self.measured.classes;
+        let carried = |class: &ClassMeasured| {
+            let rates = class.knees.iter().chain(&class.at_least);
+            rates.filter(|rate| rate.0 == 1).map(|rate| rate.1).next_back()
+        };
+        let Some(carried) = classes.iter().map(carried).collect::<Option<Vec<f64>>>() else {
+            return Ok(());
+        };
+        let groups: Vec<usize> = classes.iter().map(|class| class.group).collect();
+        let part = |at: usize| {
+            let beside = groups.iter().filter(|group| **group == groups[at]).count();
+            carried[at] / beside as f64
+        };
+        let weights: Vec<f64> = (0..classes.len()).map(part).collect();
+        let sum: f64 = weights.iter().sum();
+        let shares: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
+        if !is_mixed(&shares, &groups) {
+            return Ok(());
+        }
+        let count = groups.iter().max().map_or(1, |most| most + 1);
+        let near = match self.measured.together.last() {
+            Some(Together { knee, .. }) => *knee,
+            // As much as if nothing was lost by taking turns, less what may be.
+            None => sum / count as f64 * 0.85,
+        };
+        let base = self.offer(TOGETHER, &shares, 1);
+        if let Some(knee) = self.knee(&base, Some(near))?.filter(|knee| knee.broke) {
+            self.measured.together.push(Together { shares, knee: knee.rate });
+        }
+        Ok(())
+    }
+
     /// Everything, round by round.
     fn all(&mut self, mixes: &[Mix]) -> io::Result<()> {
         let settings = self.settings;
@@ -254,6 +298,9 @@ impl Campaign<'_> {
             for &cores in &settings.cores {
                 for class in 0..self.measured.classes.len() {
                     self.class(class, cores)?;
+                }
+                if cores == 1 {
+                    self.together()?;
                 }
                 if cores == most {
                     for (at, mix) in mixes.iter().enumerate() {

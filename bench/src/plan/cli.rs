@@ -370,6 +370,7 @@ fn task(
     let class = |(pool, &(kind, share)): (&Pool, &(Kind, f64))| ClassTask {
         name: kind.to_string(),
         share,
+        asks_others: kind == Kind::CacheMiss,
         wire: ClassWire {
             query_octets: pool.query_octets(),
             answer_octets: 0.0,

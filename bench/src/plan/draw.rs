@@ -19,6 +19,8 @@ pub struct ClassTask {
     pub name: String,
     /// Its share of the traffic.
     pub share: f64,
+    /// Whether the server asks others for its answers, which is the work of other threads.
+    pub asks_others: bool,
     /// Its octets, as far as they are known before, and its transport.
     pub wire: ClassWire,
 }
@@ -136,7 +138,8 @@ pub fn make(lab: &mut dyn Lab, task: &Task, say: &mut dyn FnMut(&str)) -> io::Re
     let mixes = mixes(task);
     let mut measured = measure(lab, &groups(task), &mixes, settings, say)?;
     let mut fault = measured.fault.take();
-    let model = match Model::fit(&measured.classes, &measured.points, measured.transfers) {
+    let Measured { classes: found, points, together, transfers, .. } = &measured;
+    let model = match Model::fit(found, points, together, *transfers) {
         Ok(model) => model,
         Err(why) => {
             let fault = [fault.take(), Some(why)].into_iter().flatten().collect::<Vec<_>>();
@@ -187,6 +190,7 @@ pub fn make(lab: &mut dyn Lab, task: &Task, say: &mut dyn FnMut(&str)) -> io::Re
         core_range: predicted.and_then(|_| model.range(&own.shares, cores)).map(Into::into),
         knee_busy: model.knee_busy(&own.shares).ok(),
         deviation: Some(model.costs.deviation),
+        switching_us: (!measured.together.is_empty()).then_some(model.costs.switching),
         ..Plan::default()
     };
     let mut notes = notes(&model, &measured, plan.scaling.as_ref(), task, plan.checks.is_empty());
@@ -309,18 +313,20 @@ impl Margin<'_> {
 
 //----------- Parts of it ----------------------------------------------------
 
-/// Names of the classes with the group of each: its transport.
+/// Names of the classes with the group of each: its transport, and whether others are asked.
 fn groups(task: &Task) -> Vec<(String, usize)> {
     let mut seen = Vec::new();
-    let group = |transport| match seen.iter().position(|known| *known == transport) {
-        Some(at) => at,
-        None => {
-            seen.push(transport);
-            seen.len() - 1
+    let group = |class: &ClassTask| {
+        let threads = (class.wire.transport, class.asks_others);
+        match seen.iter().position(|known| *known == threads) {
+            Some(at) => at,
+            None => {
+                seen.push(threads);
+                seen.len() - 1
+            }
         }
     };
-    let groups: Vec<usize> =
-        task.classes.iter().map(|class| class.wire.transport).map(group).collect();
+    let groups: Vec<usize> = task.classes.iter().map(group).collect();
     task.classes.iter().map(|class| class.name.clone()).zip(groups).collect()
 }
 
@@ -444,8 +450,8 @@ fn notes(
             settings.bounds, settings.rounds
         ),
         format!(
-            "core time of an answer = full + waking x idle share of its core, by class and by \
-             transport, fitted to {} runs by least squares of relative deviations (Huber's \
+            "core time of an answer = full + waking x idle share of its core, by class and by the \
+             threads that answer, fitted to {} runs by least squares of relative deviations (Huber's \
              weights); they deviate by {:.1} % (root mean square)",
             model.costs.runs,
             model.costs.deviation * 100.0
@@ -454,6 +460,16 @@ fn notes(
          time; the mixes of the checks were not fitted"
             .into(),
     ];
+    if let Some(together) = measured.together.last() {
+        notes.push(format!(
+            "classes that other threads answer take turns on a core: one mix, in which each of these \
+             groups has an equal part of it, was measured for that ({}); switching all the time \
+             costs {:.2} us an answer more, and the core is {:.3} less busy at the knee",
+            named(task, "together", together.shares.clone()).name,
+            model.costs.switching,
+            model.earlier,
+        ));
+    }
     notes.extend(model.costs.notes.iter().cloned());
     notes.extend(model.notes.iter().cloned());
     notes.extend(measured.notes.iter().cloned());

@@ -2,12 +2,17 @@
 //!
 //! ```text
 //!   busy = sum of (rate of a class x its core time)     core time = full + waking x (1 - busy)
+//!   a mix of several groups costs more: + switching x alternation x busy
 //! ```
 //!
 //! A server that takes what has arrived in one turn pays for waking up only when it was idle: at
 //! low load once an answer, near saturation never. So the core time of an answer falls on a
 //! straight line from `full + waking` on an idle core to `full` on a busy one, and all runs, of one
 //! class or of several, are linear in the same few unknowns.
+//!
+//! Classes of one group are answered by the same threads. Threads of several groups take turns on a
+//! busy core, have smaller batches for it, and find their data out of its caches: by the chance
+//! that two moments of the core's time belong to different groups.
 
 use crate::report::model::Scaling;
 
@@ -110,6 +115,10 @@ pub struct Costs {
     pub full: Vec<f64>,
     /// How much more on a core that is always idle.
     pub waking: Vec<f64>,
+    /// The group of each class.
+    pub groups: Vec<usize>,
+    /// How much more of any class on a busy core that goes from group to group all the time.
+    pub switching: f64,
     /// Root mean square of the runs' relative deviations from the fit.
     pub deviation: f64,
     /// Runs that were fitted.
@@ -123,7 +132,21 @@ impl Costs {
     pub fn core_us(&self, shares: &[f64], busy: f64) -> f64 {
         let idle = 1.0 - busy;
         let each = shares.iter().zip(self.full.iter().zip(&self.waking));
-        each.map(|(share, (full, waking))| share * (full + waking * idle)).sum()
+        let alone: f64 = each.map(|(share, (full, waking))| share * (full + waking * idle)).sum();
+        alone + self.switching * self.alternation(shares) * busy
+    }
+
+    /// The chance that two moments of a busy core's time belong to different groups.
+    pub fn alternation(&self, shares: &[f64]) -> f64 {
+        let mut of_groups = vec![0.0; self.groups.iter().max().map_or(0, |most| most + 1)];
+        for ((share, full), &group) in shares.iter().zip(&self.full).zip(&self.groups) {
+            of_groups[group] += share * full;
+        }
+        let whole: f64 = of_groups.iter().sum();
+        if whole <= 0.0 {
+            return 0.0;
+        }
+        1.0 - of_groups.iter().map(|part| (part / whole).powi(2)).sum::<f64>()
     }
 
     /// The rate of a mix at which a core is so busy.
@@ -133,13 +156,14 @@ impl Costs {
 
     /// How busy a mix makes a core at a rate; past 1 it is more than the core has.
     pub fn busy(&self, shares: &[f64], rate: f64) -> f64 {
-        let waking = rate * (self.core_us(shares, 0.0) - self.core_us(shares, 1.0)) / 1e6;
-        rate * self.core_us(shares, 0.0) / 1e6 / (1.0 + waking)
+        let falls = rate * (self.core_us(shares, 0.0) - self.core_us(shares, 1.0)) / 1e6;
+        rate * self.core_us(shares, 0.0) / 1e6 / (1.0 + falls)
     }
 }
 
 /// Fits costs to runs. Classes of one entry in `groups` share what waking costs: it is paid by the
-/// batch, and a batch has its transport, not its class.
+/// batch, and a batch has its threads, not its class. Runs of one group say what its classes cost,
+/// runs of several what switching between them does.
 ///
 /// Deviations count relative to the core time of the run, and those far from the others less
 /// (Huber's weights): a neighbour on the machine spoils runs, not the fit.
@@ -147,7 +171,8 @@ pub fn costs(points: &[CostPoint], groups: &[usize]) -> Result<Costs, String> {
     const ROUNDS: usize = 20;
     let classes = groups.len();
     let usable = |point: &&CostPoint| point.rate > 0.0 && point.busy > 0.0;
-    let points: Vec<&CostPoint> = points.iter().filter(usable).collect();
+    let (mixed, points): (Vec<&CostPoint>, Vec<&CostPoint>) =
+        points.iter().filter(usable).partition(|point| is_mixed(&point.shares, groups));
     let group_count = groups.iter().max().map_or(0, |most| most + 1);
     let mut notes = Vec::new();
     let mut dropped = Vec::new();
@@ -197,14 +222,44 @@ pub fn costs(points: &[CostPoint], groups: &[usize]) -> Result<Costs, String> {
         let group = names_of(at - classes, groups);
         notes.push(format!("an answer was no cheaper under load for {group}: taken as constant"));
     }
-    let square: f64 = deviations.iter().map(|deviation| deviation * deviation).sum();
-    Ok(Costs {
+    let mut costs = Costs {
         full: x[..classes].to_vec(),
         waking: groups.iter().map(|&group| x[classes + group]).collect(),
-        deviation: (square / deviations.len().max(1) as f64).sqrt(),
-        runs: points.len(),
+        groups: groups.to_vec(),
+        runs: points.len() + mixed.len(),
         notes,
-    })
+        ..Costs::default()
+    };
+    costs.switching = switching(&costs, &mixed);
+    deviations.extend(mixed.iter().map(|point| {
+        costs.core_us(&point.shares, point.busy) * point.rate / (point.busy * 1e6) - 1.0
+    }));
+    let square: f64 = deviations.iter().map(|deviation| deviation * deviation).sum();
+    costs.deviation = (square / deviations.len().max(1) as f64).sqrt();
+    Ok(costs)
+}
+
+/// Whether classes of more than one group have a share.
+pub fn is_mixed(shares: &[f64], groups: &[usize]) -> bool {
+    let mut used = groups.iter().zip(shares).filter(|(_, share)| **share > 0.0);
+    let first = used.next().map(|(group, _)| group);
+    used.any(|(group, _)| Some(group) != first)
+}
+
+/// What mixes cost beyond what their classes do, for each part of alternation and busy share; never
+/// less than nothing.
+fn switching(costs: &Costs, mixed: &[&CostPoint]) -> f64 {
+    /// On a core that is idle half of the time nobody takes turns.
+    const BUSY_MIN: f64 = 0.5;
+    let of = |point: &&CostPoint| {
+        let more = point.busy * 1e6 / point.rate - costs.core_us(&point.shares, point.busy);
+        more / (costs.alternation(&point.shares) * point.busy)
+    };
+    let busy = mixed.iter().filter(|point| point.busy >= BUSY_MIN);
+    let mut each: Vec<f64> = busy.map(of).filter(|more| more.is_finite()).collect();
+    each.sort_by(f64::total_cmp);
+    // The median: a spoiled run moves nothing.
+    each.get(each.len() / 2).map_or(0.0, |more| more.max(0.0))
 }
 
 /// Whether the loads of a group differ enough to tell waking from answering.

@@ -4,6 +4,9 @@
 //!   busy share at the knee (learned from the classes, weighted by core time) - transfers
 //!   ------------------------------------------------------------------------------------- x cores
 //!   sum of share x core time at that load x what more cores cost (its class's scaling)
+//!   + switching between groups
+//!
+//!   a mix of several groups: both lines by its alternation, as one such mix was measured
 //! ```
 
 use crate::report::model::{Estimate, Scaling};
@@ -17,12 +20,21 @@ use super::fit::{self, CostPoint, Costs, cores_known, cores_text};
 pub struct ClassMeasured {
     /// Its name.
     pub name: String,
-    /// Classes of one group share what waking costs: those of one transport.
+    /// Classes of one group are answered by the same threads, and share what waking costs.
     pub group: usize,
     /// Cores and the highest rates within the bounds, of each round.
     pub knees: Vec<(u32, f64)>,
     /// Rates that held, where the generator could do no more.
     pub at_least: Vec<(u32, f64)>,
+}
+
+/// A mix of all groups that was measured to see what they do to each other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Together {
+    /// The shares of the classes; their sum is 1.
+    pub shares: Vec<f64>,
+    /// The highest rate of one core within the bounds.
+    pub knee: f64,
 }
 
 /// The highest rate that held on so many cores, where the generator could do no more.
@@ -82,6 +94,9 @@ pub struct Model {
     pub costs: Costs,
     /// What transfers take from every mix.
     pub transfers: Option<TransferCost>,
+    /// How much less busy a core is at the knee of a mix than at those of its classes, for each part
+    /// of its alternation.
+    pub earlier: f64,
     /// What could not be known, or was assumed.
     pub notes: Vec<String>,
 }
@@ -102,6 +117,7 @@ impl Model {
     pub fn fit(
         classes: &[ClassMeasured],
         points: &[CostPoint],
+        together: &[Together],
         transfers: Option<TransferCost>,
     ) -> Result<Model, String> {
         let groups: Vec<usize> = classes.iter().map(|class| class.group).collect();
@@ -134,12 +150,29 @@ impl Model {
             let name = class.name.clone();
             model.classes.push(ClassFit { name, knee, knee_busy, at_least, scaling });
         }
+        model.earlier = model.earlier(together);
         Ok(model)
     }
 
-    /// How busy a core may be for the bounds to hold under a mix: the classes' own shares, weighted
-    /// by the core time that each has in the mix.
+    /// The median of what the knees of `together` say of `Model::earlier`.
+    fn earlier(&self, together: &[Together]) -> f64 {
+        let of = |Together { shares, knee }: &Together| {
+            let busy = self.costs.busy(shares, *knee);
+            Some((self.classes_knee_busy(shares).ok()? - busy) / self.costs.alternation(shares))
+        };
+        let each: Vec<f64> = together.iter().filter_map(of).filter(|it| it.is_finite()).collect();
+        if each.is_empty() { 0.0 } else { Estimate::of(&each).median }
+    }
+
+    /// How busy a core may be for the bounds to hold under a mix.
     pub fn knee_busy(&self, shares: &[f64]) -> Result<f64, String> {
+        let classes = self.classes_knee_busy(shares)?;
+        // Never nothing: so far from what was measured the line is only a line.
+        Ok((classes - self.earlier * self.costs.alternation(shares)).max(0.1 * classes))
+    }
+
+    /// The classes' own busy shares, weighted by the core time that each has in the mix.
+    fn classes_knee_busy(&self, shares: &[f64]) -> Result<f64, String> {
         let known: Vec<f64> = self.classes.iter().filter_map(|class| class.knee_busy).collect();
         if known.is_empty() {
             return Err(
@@ -221,14 +254,17 @@ impl Model {
                 "the transfers alone use {taken:.2} of each core: no time is left for answers"
             ));
         }
-        let mut core_us = 0.0;
+        let (mut core_us, mut on_one) = (0.0, 0.0);
         for (class, &share) in shares.iter().enumerate() {
             if share > 0.0 {
                 let idle = 1.0 - knee_busy;
                 let alone = self.costs.full[class] + self.costs.waking[class] * idle;
                 core_us += share * alone * stretch(class)?;
+                on_one += share * alone;
             }
         }
+        // More cores make switching as much dearer as the rest.
+        core_us *= self.costs.core_us(shares, knee_busy) / on_one;
         Ok(Predicted { rate: f64::from(cores) * busy * 1e6 / core_us, core_us, busy })
     }
 
@@ -280,7 +316,8 @@ mod tests {
         };
         let points =
             [point(0, 4.0, 0.2), point(0, 4.0, 0.8), point(1, 8.0, 0.2), point(1, 8.0, 0.8)];
-        Model::fit(&[class("a", 225_000.0), class("b", 100_000.0)], &points, transfers).unwrap()
+        let classes = [class("a", 225_000.0), class("b", 100_000.0)];
+        Model::fit(&classes, &points, &[], transfers).unwrap()
     }
 
     #[test]

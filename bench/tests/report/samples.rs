@@ -305,6 +305,7 @@ pub fn plan(seed: u64) -> Report {
         core_range: None,
         knee_busy: Some(0.88),
         deviation: Some(0.03),
+        switching_us: Some(2.4),
         cached_answer_octets: Some(118.0),
     });
     report
