@@ -155,6 +155,13 @@ impl Reader {
     pub fn pin(&mut self) -> Pin<'_> {
         Pin(self.0.pin())
     }
+
+    /// Of a thread that answers those who have waited: that everybody waits for an answer once does
+    /// not make it popular.
+    #[must_use]
+    pub fn unnoticed(self) -> Reader {
+        Reader(self.0.unnoticed())
+    }
 }
 
 /// Reading.

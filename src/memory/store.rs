@@ -203,7 +203,8 @@ impl Store {
     /// Makes the next reader; `None` past the number that was given to [`Store::new`].
     pub fn reader(self: &Arc<Store>) -> Option<StoreReader> {
         let index = self.readers_made.fetch_add(1, Ordering::Relaxed);
-        (index < self.readers_max).then(|| StoreReader { store: Arc::clone(self), index })
+        let store = || Arc::clone(self);
+        (index < self.readers_max).then(|| StoreReader { store: store(), index, mark: USED })
     }
 
     /// The writer; whoever has it keeps others waiting.
@@ -303,6 +304,8 @@ fn entry_len(len: usize) -> usize {
 pub struct StoreReader {
     store: Arc<Store>,
     index: usize,
+    /// What is set at an entry that was found.
+    mark: u64,
 }
 
 impl StoreReader {
@@ -315,13 +318,21 @@ impl StoreReader {
     /// wait.
     #[inline(always)]
     pub fn pin(&mut self) -> StorePin<'_> {
-        StorePin { online: self.store.epochs.announce(self.index), store: &self.store }
+        let online = self.store.epochs.announce(self.index);
+        StorePin { online, store: &self.store, mark: self.mark }
+    }
+
+    /// Finds without using: what it looks at is not kept for that.
+    #[must_use]
+    pub fn unnoticed(self) -> StoreReader {
+        StoreReader { mark: 0, ..self }
     }
 }
 
 /// Reading.
 pub struct StorePin<'a> {
     store: &'a Store,
+    mark: u64,
     #[expect(dead_code, reason = "it is held, not looked at")]
     online: Online<'a>,
 }
@@ -357,7 +368,8 @@ impl StorePin<'_> {
         }
     }
 
-    /// The entry with this hash that `is_it` says is the one; it counts as used.
+    /// The entry with this hash that `is_it` says is the one; it counts as used, unless it is looked
+    /// at unnoticed.
     #[inline]
     pub fn find(&self, hash: u64, is_it: impl Fn(&[u8]) -> bool) -> Option<Found<'_>> {
         for bucket in self.store.bucket_of(hash) {
@@ -371,7 +383,7 @@ impl StorePin<'_> {
                 let entry = unsafe { self.store.entry(seen & PLACE) };
                 if entry.has_hash(hash) && is_it(entry.octets) {
                     let found = Found { octets: entry.octets, word, seen };
-                    found.mark(USED);
+                    found.mark(self.mark);
                     return Some(found);
                 }
             }
@@ -384,7 +396,7 @@ impl Found<'_> {
     /// Sets a mark unless it is there, or the word is another entry's by now.
     #[inline(always)]
     fn mark(&self, mark: u64) -> bool {
-        self.seen & mark == 0
+        self.seen & mark != mark
             && self
                 .word
                 .compare_exchange(self.seen, self.seen | mark, Ordering::Relaxed, Ordering::Relaxed)

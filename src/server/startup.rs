@@ -389,7 +389,8 @@ impl Crew {
     ) -> Result<(), String> {
         let Some(kept) = self.kept.clone() else { return Ok(()) };
         let answers = Arc::new(Counters::default());
-        let core = self.state(Arc::clone(&answers));
+        let mut core = self.state(Arc::clone(&answers));
+        core.cache = core.cache.map(crate::cache::Reader::unnoticed);
         let made = forwarding::Made { snapshot, core, repliers, started: self.started };
         let carried = Carried::Resolving(Arc::clone(&kept.counters));
         let (ready, begun) = mpsc::channel();

@@ -112,14 +112,19 @@ fn what_is_used_outlives_what_is_not() {
 #[test]
 fn a_flood_takes_the_room_of_its_own_kind() {
     for (len, share) in [(100, 0.55), (16, 0.75)] {
-        let store = Store::new(MEMORY_MIN, 1).unwrap();
+        let store = Store::new(MEMORY_MIN, 2).unwrap();
         let mut reader = store.reader().unwrap();
+        // Whoever waits for an answer is given it once.
+        let mut beside = store.reader().unwrap().unnoticed();
         let room = store.segments * store.segment_len / entry_len(len);
         let popular = (room.min(store.buckets * WORDS) as f64 * share) as u64;
         (0..popular).for_each(|key| assert!(insert(&mut store.write(), key, 1, len)));
         let mut next = 0;
         for key in popular..popular * 20 {
             assert!(insert(&mut store.write(), key, 1, len));
+            if let Some(found) = beside.pin().find(hash_of(key), |it| is_of(it, key)) {
+                assert_eq!(version_of(found.octets, key), 1);
+            }
             let pin = reader.pin();
             for _ in 0..6 {
                 pin.find(hash_of(next), |it| is_of(it, next));
