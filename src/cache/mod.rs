@@ -85,7 +85,10 @@ impl Cache {
         if entry.ttl() == 0 {
             return false;
         }
-        let item = Item { hash: key.hash(), len: entry.octets().len() };
+        //= RFC 9520, 3.2
+        //# Resolvers MUST implement a cache for resolution failures.
+        let insists = entry.flags() & flag::FAILURE != 0;
+        let item = Item { hash: key.hash(), len: entry.octets().len(), insists };
         let fill = |octets: &mut [u8]| octets.copy_from_slice(entry.octets());
         let now = second(now);
         let is_over =

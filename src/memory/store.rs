@@ -63,6 +63,8 @@ const _: () = assert!(SEGMENT_LEN_MIN >= 2 * (ENTRY_LEN_MAX + ENTRY_HEADER_LEN))
 const SPARE: usize = 3;
 /// Of so many segments one is young at least.
 const YOUNG_PART: usize = 10;
+/// Of so many entries that come where all others are popular one comes in.
+const NEW_ONES: usize = 16;
 /// Of 32 words of the table, those in use from which on there is hardly one to move to.
 const MOVING_MAX: u64 = 31;
 /// The least memory a store can have.
@@ -430,6 +432,8 @@ pub struct Item {
     pub hash: u64,
     /// Octets, at most [`ENTRY_LEN_MAX`].
     pub len: usize,
+    /// Whether it comes in although all others are popular.
+    pub insists: bool,
 }
 
 /// A walk through the table.
@@ -460,7 +464,7 @@ impl<'a> StoreWriter<'a> {
     ) -> bool {
         let needed = entry_len(item.len);
         let fits = self.log.filled + needed <= self.store.segment_len;
-        if item.len > ENTRY_LEN_MAX || !(fits || self.next_segment(is_over)) {
+        if item.len > ENTRY_LEN_MAX || !(fits || self.next_segment(needed, is_over)) {
             self.log.counts.refused += 1;
             return false;
         }
@@ -470,7 +474,7 @@ impl<'a> StoreWriter<'a> {
             return false;
         }
         let place = self.append(item, fill);
-        if self.publish(item.hash, place, is_same, is_over) {
+        if self.publish(item, place, is_same, is_over) {
             self.log.counts.entries += 1;
             self.log.counts.octets += needed as u64;
         }
@@ -552,7 +556,7 @@ impl<'a> StoreWriter<'a> {
     /// Points a word to a new entry, unless it gives way to others at once.
     fn publish(
         &mut self,
-        hash: u64,
+        Item { hash, insists, .. }: Item,
         place: u64,
         is_same: impl Fn(&[u8]) -> bool,
         is_over: &dyn Fn(&[u8]) -> bool,
@@ -563,7 +567,7 @@ impl<'a> StoreWriter<'a> {
                 // Who was popular is.
                 (word, if seen & (USED | KEPT) == 0 { 0 } else { KEPT })
             }
-            None => match self.vacant(hash, is_over) {
+            None => match self.vacant(hash, insists, is_over) {
                 Some(word) => (word, 0),
                 None => return false,
             },
@@ -574,7 +578,12 @@ impl<'a> StoreWriter<'a> {
     }
 
     /// A word for `hash` that is empty; whatever had it has given way. `None`: who comes gives way.
-    fn vacant(&mut self, hash: u64, is_over: &dyn Fn(&[u8]) -> bool) -> Option<&'a AtomicU64> {
+    fn vacant(
+        &mut self,
+        hash: u64,
+        insists: bool,
+        is_over: &dyn Fn(&[u8]) -> bool,
+    ) -> Option<&'a AtomicU64> {
         let buckets = self.store.bucket_of(hash).map(|bucket| self.store.words(bucket));
         let words = || buckets.iter().copied().flatten();
         if let Some(word) = words().find(|word| word.load(Ordering::Relaxed) & PLACE == 0) {
@@ -589,7 +598,7 @@ impl<'a> StoreWriter<'a> {
         }
         self.log.counts.crowded += 1;
         self.log.turn = self.log.turn.wrapping_add(1);
-        let first = self.log.turn % (2 * WORDS);
+        let first = self.log.turn / NEW_ONES % (2 * WORDS);
         let is_over = |word: &&AtomicU64| {
             // SAFETY:
             // - The word is in the table, and only this writer changes it.
@@ -606,8 +615,7 @@ impl<'a> StoreWriter<'a> {
         let word = word.or_else(|| without(USED)).or_else(|| {
             // All of these are popular. One in so many comes in all the same, and another one has
             // to show that it still is.
-            const NEW_ONES: usize = 16;
-            if !self.log.turn.is_multiple_of(NEW_ONES) {
+            if !insists && !self.log.turn.is_multiple_of(NEW_ONES) {
                 return None;
             }
             let mut others = in_turn();
@@ -673,22 +681,23 @@ impl<'a> StoreWriter<'a> {
         word.store(0, Ordering::Release);
     }
 
-    /// Begins to fill another segment, and sees to it that there are spare ones. `false` if there
-    /// is none: readers hold what was given up.
-    fn next_segment(&mut self, is_over: &dyn Fn(&[u8]) -> bool) -> bool {
+    /// Begins to fill another segment, which has room for `needed` octets, and sees to it that there
+    /// are spare ones. `false` if there is none: readers hold what was given up.
+    fn next_segment(&mut self, needed: usize, is_over: &dyn Fn(&[u8]) -> bool) -> bool {
         self.reclaim();
         if !self.begin_segment() {
             return false;
         }
         self.settle_ahead(is_over);
-        let mut spared = 0;
+        let mut visited = 0;
         loop {
             if self.log.free.len() + self.log.waiting.len() < SPARE {
-                if !self.make_room(&mut spared, is_over) {
+                visited += 1;
+                if !self.make_room(visited, is_over) {
                     return true;
                 }
                 self.reclaim();
-            } else if self.log.filled <= self.store.segment_len / 2 || !self.begin_segment() {
+            } else if self.log.filled + needed <= self.store.segment_len || !self.begin_segment() {
                 return true;
             }
         }
@@ -730,23 +739,22 @@ impl<'a> StoreWriter<'a> {
         self.log.young.len() > (self.store.segments / YOUNG_PART).max(2)
     }
 
-    /// Gives up the oldest segment, or settles it; `false` if there is none. `spared` counts those
-    /// that were settled before and stay so.
-    fn make_room(&mut self, spared: &mut u32, is_over: &dyn Fn(&[u8]) -> bool) -> bool {
-        const SPARED_MAX: u32 = 8;
+    /// Gives up the oldest segment, or settles it; `false` if there is none. After so many that were
+    /// `visited` for one new entry half of each has to go: writing ends, whatever is read.
+    fn make_room(&mut self, visited: u32, is_over: &dyn Fn(&[u8]) -> bool) -> bool {
+        const VISITED_MAX: u32 = 8;
         let from_young = self.has_enough_young() || self.log.settled.is_empty();
         let list = if from_young { &mut self.log.young } else { &mut self.log.settled };
         let Some((segment, filled)) = list.pop_front() else { return false };
         let is_used = self.is_used(segment, filled, is_over);
         if from_young {
             self.log.oldest_gives_up = false;
-        } else {
-            *spared += 1;
         }
-        if is_used && *spared <= SPARED_MAX {
+        if is_used && visited <= VISITED_MAX {
             self.settle(segment, filled);
         } else {
-            self.give_up(segment, filled, is_used, is_over);
+            let part = if is_used || visited > VISITED_MAX { 2 } else { 1 };
+            self.give_up(segment, filled, self.store.segment_len / part, is_over);
         }
         true
     }
@@ -805,16 +813,15 @@ impl<'a> StoreWriter<'a> {
         }
     }
 
-    /// Takes a segment's entries out of the table; what was used is written again as far as there is
-    /// room: of one that `is_used` half, or nothing would be gained.
+    /// Takes a segment's entries out of the table; what was used is written again, `kept_max` octets
+    /// of it, as far as there is room.
     fn give_up(
         &mut self,
         segment: usize,
         filled: usize,
-        is_used: bool,
+        kept_max: usize,
         is_over: &dyn Fn(&[u8]) -> bool,
     ) {
-        let kept_max = if is_used { self.store.segment_len / 2 } else { self.store.segment_len };
         let mut kept = 0;
         for (entry, word, seen) in self.entries_of(segment, filled) {
             let Entry { hash, octets } = entry;
@@ -823,7 +830,7 @@ impl<'a> StoreWriter<'a> {
             let has_room = |log: &Log| log.filled + len <= self.store.segment_len;
             if worth && (has_room(&self.log) || self.begin_segment()) {
                 kept += len;
-                let item = Item { hash, len: octets.len() };
+                let item = Item { hash, len: octets.len(), insists: false };
                 let place = self.append(item, |copy| copy.copy_from_slice(octets));
                 // What is claimed stays so.
                 word.store(seen & !(USED | PLACE) | KEPT | place, Ordering::Release);

@@ -180,7 +180,8 @@ impl Campaign<'_> {
         const QUEUED_MAX: f64 = 0.03;
         let fitted = offer.label.starts_with("class ") || offer.label.starts_with(TOGETHER);
         let plain = offer.transfers == 0.0 && !offer.reload && fitted;
-        let keeps_up = run.loss() <= LOSS_MAX && run.left_over() <= QUEUED_MAX;
+        let queued = run.left_over() - run.latency.min / 1e6 / run.seconds.max(1e-9);
+        let keeps_up = run.loss() <= LOSS_MAX && queued <= QUEUED_MAX;
         if plain && offer.cores == 1 && verdict != Verdict::Generator && keeps_up {
             let (shares, rate) = (offer.shares.clone(), run.goodput());
             self.measured.points.push(CostPoint { shares, rate, busy: server.busy });
@@ -279,14 +280,13 @@ impl Campaign<'_> {
         }
         let count = groups.iter().max().map_or(1, |most| most + 1);
         let near = match self.measured.together.last() {
-            Some(Together { knee, .. }) => *knee,
+            Some(Together { knee: Some(knee), .. }) => *knee,
             // As much as if nothing was lost by taking turns, less what may be.
-            None => sum / count as f64 * 0.85,
+            _ => sum / count as f64 * 0.85,
         };
         let base = self.offer(TOGETHER, &shares, 1);
-        if let Some(knee) = self.knee(&base, Some(near))?.filter(|knee| knee.broke) {
-            self.measured.together.push(Together { shares, knee: knee.rate });
-        }
+        let knee = self.knee(&base, Some(near))?.filter(|knee| knee.broke);
+        self.measured.together.push(Together { shares, knee: knee.map(|knee| knee.rate) });
         Ok(())
     }
 

@@ -190,7 +190,7 @@ pub fn make(lab: &mut dyn Lab, task: &Task, say: &mut dyn FnMut(&str)) -> io::Re
         core_range: predicted.and_then(|_| model.range(&own.shares, cores)).map(Into::into),
         knee_busy: model.knee_busy(&own.shares).ok(),
         deviation: Some(model.costs.deviation),
-        switching_us: (!measured.together.is_empty()).then_some(model.costs.switching),
+        switching_us: model.costs.switching,
         ..Plan::default()
     };
     let mut notes = notes(&model, &measured, plan.scaling.as_ref(), task, plan.checks.is_empty());
@@ -460,15 +460,22 @@ fn notes(
          time; the mixes of the checks were not fitted"
             .into(),
     ];
-    if let Some(together) = measured.together.last() {
+    if let (Some(together), Some(us)) = (measured.together.last(), model.costs.switching) {
+        let alternation = model.costs.alternation(&together.shares);
         notes.push(format!(
             "classes that other threads answer take turns on a core: one mix, in which each of these \
-             groups has an equal part of it, was measured for that ({}); switching all the time \
-             costs {:.2} us an answer more, and the core is {:.3} less busy at the knee",
+             groups has an equal part of it, was measured for that ({}); an answer of it costs {:.2} \
+             us more than by its classes on a busy core, which is {:.3} less busy at the knee",
             named(task, "together", together.shares.clone()).name,
-            model.costs.switching,
-            model.earlier,
+            us * alternation,
+            model.earlier * alternation,
         ));
+    } else if groups(task).iter().any(|(_, group)| *group > 0) {
+        notes.push(
+            "what threads that take turns on a core cost each other is not known: no mix of all \
+             classes could be measured, and predictions of mixes are too high by that"
+                .into(),
+        );
     }
     notes.extend(model.costs.notes.iter().cloned());
     notes.extend(model.notes.iter().cloned());

@@ -117,8 +117,9 @@ pub struct Costs {
     pub waking: Vec<f64>,
     /// The group of each class.
     pub groups: Vec<usize>,
-    /// How much more of any class on a busy core that goes from group to group all the time.
-    pub switching: f64,
+    /// How much more of any class on a busy core that goes from group to group all the time; `None`
+    /// if no mix of several groups says so.
+    pub switching: Option<f64>,
     /// Root mean square of the runs' relative deviations from the fit.
     pub deviation: f64,
     /// Runs that were fitted.
@@ -133,7 +134,7 @@ impl Costs {
         let idle = 1.0 - busy;
         let each = shares.iter().zip(self.full.iter().zip(&self.waking));
         let alone: f64 = each.map(|(share, (full, waking))| share * (full + waking * idle)).sum();
-        alone + self.switching * self.alternation(shares) * busy
+        alone + self.switching.unwrap_or(0.0) * self.alternation(shares) * busy
     }
 
     /// The chance that two moments of a busy core's time belong to different groups.
@@ -248,7 +249,7 @@ pub fn is_mixed(shares: &[f64], groups: &[usize]) -> bool {
 
 /// What mixes cost beyond what their classes do, for each part of alternation and busy share; never
 /// less than nothing.
-fn switching(costs: &Costs, mixed: &[&CostPoint]) -> f64 {
+fn switching(costs: &Costs, mixed: &[&CostPoint]) -> Option<f64> {
     /// On a core that is idle half of the time nobody takes turns.
     const BUSY_MIN: f64 = 0.5;
     let of = |point: &&CostPoint| {
@@ -259,7 +260,7 @@ fn switching(costs: &Costs, mixed: &[&CostPoint]) -> f64 {
     let mut each: Vec<f64> = busy.map(of).filter(|more| more.is_finite()).collect();
     each.sort_by(f64::total_cmp);
     // The median: a spoiled run moves nothing.
-    each.get(each.len() / 2).map_or(0.0, |more| more.max(0.0))
+    each.get(each.len() / 2).map(|more| more.max(0.0))
 }
 
 /// Whether the loads of a group differ enough to tell waking from answering.

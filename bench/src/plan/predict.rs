@@ -33,8 +33,8 @@ pub struct ClassMeasured {
 pub struct Together {
     /// The shares of the classes; their sum is 1.
     pub shares: Vec<f64>,
-    /// The highest rate of one core within the bounds.
-    pub knee: f64,
+    /// The highest rate of one core within the bounds; `None` if the generator could do no more.
+    pub knee: Option<f64>,
 }
 
 /// The highest rate that held on so many cores, where the generator could do no more.
@@ -157,7 +157,7 @@ impl Model {
     /// The median of what the knees of `together` say of `Model::earlier`.
     fn earlier(&self, together: &[Together]) -> f64 {
         let of = |Together { shares, knee }: &Together| {
-            let busy = self.costs.busy(shares, *knee);
+            let busy = self.costs.busy(shares, (*knee)?);
             Some((self.classes_knee_busy(shares).ok()? - busy) / self.costs.alternation(shares))
         };
         let each: Vec<f64> = together.iter().filter_map(of).filter(|it| it.is_finite()).collect();

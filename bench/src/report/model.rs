@@ -351,8 +351,8 @@ pub struct Plan {
     /// Root mean square of the relative deviations of the runs from the fit of core times.
     #[serde(default)]
     pub deviation: Option<f64>,
-    /// Microseconds of core time of an answer more where threads of several groups of classes take
-    /// turns on a core all the time.
+    /// Microseconds of core time that an answer costs more, for each part of the chance that two
+    /// moments of a busy core's time belong to different threads' classes.
     #[serde(default)]
     pub switching_us: Option<f64>,
     /// Octets of resident memory that an answer in the server's cache takes.

@@ -38,7 +38,7 @@ fn version_of(octets: &[u8], key: u64) -> u64 {
 }
 
 fn insert(writer: &mut StoreWriter<'_>, key: u64, version: u64, len: usize) -> bool {
-    let item = Item { hash: hash_of(key), len };
+    let item = Item { hash: hash_of(key), len, insists: false };
     let is_over = &|_: &[u8]| false;
     writer.insert(item, |octets| fill(octets, key, version), |it| is_of(it, key), is_over)
 }
@@ -137,6 +137,32 @@ fn a_flood_takes_the_room_of_its_own_kind() {
         let left = left.count() as u64;
         println!("{left} of {popular}: {:?}", store.write().counts());
         assert!(left >= popular * 97 / 100, "{left} of {popular} are left");
+    }
+}
+
+/// Where a good part of each segment is used and the rest is not, one entry makes no more room than
+/// it needs, and writing ends also if all that was written again is used at once.
+#[test]
+fn making_room_ends() {
+    for (len, every) in [(100, 2), (2000, 2), (30_000, 2), (ENTRY_LEN_MAX, 1), (90_000, 1)] {
+        let store = Store::new(MEMORY_MIN, 1).unwrap();
+        let mut reader = store.reader().unwrap();
+        let count = 4 * (store.segments * store.segment_len / len) as u64;
+        for key in 0..count {
+            let kept = store.write().counts().kept;
+            assert!(insert(&mut store.write(), key, 1, len), "{len} octets");
+            let kept = store.write().counts().kept - kept;
+            // No more than is in twice as many segments as are visited for one.
+            assert!(kept <= (2 * 8 * store.segment_len / entry_len(len)) as u64, "{kept}");
+            let pin = reader.pin();
+            let from = key.saturating_sub(count / 8);
+            for key in (from..=key).filter(|key| key % every == 0).take(64) {
+                pin.find(hash_of(key), |it| is_of(it, key));
+            }
+            pin.find(hash_of(key / every * every), |it| is_of(it, key / every * every));
+        }
+        let counts = store.write().counts();
+        assert!(counts.evicted > 0 && counts.refused == 0, "{counts:?}");
     }
 }
 
@@ -265,7 +291,7 @@ fn what_is_over_gives_way_first() {
     // All in the same two buckets.
     let hash = hash_of(77);
     let put = |writer: &mut StoreWriter<'_>, key: u64| {
-        let item = Item { hash, len: 16 };
+        let item = Item { hash, len: 16, insists: false };
         let is_over = &|it: &[u8]| is_of(it, 11);
         writer.insert(item, |octets| fill(octets, key, 0), |it| is_of(it, key), is_over)
     };
