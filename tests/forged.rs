@@ -240,9 +240,16 @@ fn forged_replies_are_not_believed() {
     let [unmatched, declined] =
         ["resolve.unmatched", "resolve.declined"].map(|name| forwarding.counter(name));
     println!("unmatched {unmatched}, declined {declined}");
-    // On a machine that is busy the kernel drops most: then the buffer is full all the time.
-    assert!(unmatched > sent[0] / 10 && unmatched <= sent[0] + sent[1], "{unmatched} of {sent:?}");
-    assert!(declined > sent[2] / 10 && declined <= sent[2], "{declined} of {sent:?}");
+    // On a machine that is busy the kernel drops most: then the buffer is full all the time. And
+    // what was asked again may have a true reply that comes too late.
+    let again = (asked as u64).saturating_sub(names);
+    println!("{again} asked again");
+    assert!(unmatched > sent[0] / 10, "{unmatched} of {sent:?}");
+    assert!(unmatched <= sent[0] + sent[1] + again, "{unmatched} of {sent:?}, {again}");
+    assert!(
+        declined > sent[2] / 10 && declined <= sent[2] + again,
+        "{declined} of {sent:?}, {again}"
+    );
 }
 
 //----------- Ports and IDs --------------------------------------------------

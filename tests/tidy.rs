@@ -26,6 +26,7 @@ const UNSAFE: &[&str] = &[
     "src/memory/prefetch.rs",
     "src/memory/region.rs",
     "src/memory/store.rs",
+    "src/memory/store/room.rs",
     "src/net/batch.rs",
     "src/net/client/mmsg.rs",
     "src/net/client/pool/uring.rs",

@@ -279,7 +279,7 @@ fn the_prediction_meets_a_server_whose_costs_are_known() {
 
 #[test]
 fn threads_that_take_turns_cost_more() {
-    // Half and half a third more than its classes: without that, predictions would be too high by it.
+    // Half and half a third more than its classes: without that, predictions would be too high.
     let mut server = ModelServer { switching_us: 6.0, ..ModelServer::new() };
     server.full_us = vec![4.0, 14.0];
     server.waking_us = vec![3.0, 8.0];

@@ -138,13 +138,9 @@ pub fn make(lab: &mut dyn Lab, task: &Task, say: &mut dyn FnMut(&str)) -> io::Re
     let mixes = mixes(task);
     let mut measured = measure(lab, &groups(task), &mixes, settings, say)?;
     let mut fault = measured.fault.take();
-    let Measured { classes: found, points, together, transfers, .. } = &measured;
-    let model = match Model::fit(found, points, together, *transfers) {
+    let model = match fitted(&measured) {
         Ok(model) => model,
-        Err(why) => {
-            let fault = [fault.take(), Some(why)].into_iter().flatten().collect::<Vec<_>>();
-            return Ok(unfitted(task, measured, fault.join("; ")));
-        }
+        Err(why) => return Ok(unfitted(task, measured, fault.take(), why)),
     };
     let own = own(task);
     let measured_cores = settings.cores.last().copied().unwrap_or(1);
@@ -207,6 +203,12 @@ pub fn make(lab: &mut dyn Lab, task: &Task, say: &mut dyn FnMut(&str)) -> io::Re
     Ok(Made { plan, runs: measured.runs, notes, fault })
 }
 
+/// What the loads that are for fitting say.
+fn fitted(measured: &Measured) -> Result<Model, String> {
+    let Measured { classes, points, together, transfers, .. } = measured;
+    Model::fit(classes, points, together, *transfers)
+}
+
 /// Measures memory; what stands in the way is a note.
 fn memory(lab: &mut dyn Lab, task: &Task, measured: &mut Measured) -> Option<Memory> {
     let points = match lab.memory() {
@@ -220,7 +222,8 @@ fn memory(lab: &mut dyn Lab, task: &Task, measured: &mut Measured) -> Option<Mem
 }
 
 /// What there is without a fit: the classes as they were measured.
-fn unfitted(task: &Task, mut measured: Measured, fault: String) -> Made {
+fn unfitted(task: &Task, mut measured: Measured, fault: Option<String>, why: String) -> Made {
+    let fault = fault.into_iter().chain([why]).collect::<Vec<_>>().join("; ");
     let wires = wires(task, &measured);
     let classes = classes(task, None, &measured, &wires);
     let mut notes = std::mem::take(&mut measured.notes);
@@ -451,8 +454,8 @@ fn notes(
         ),
         format!(
             "core time of an answer = full + waking x idle share of its core, by class and by the \
-             threads that answer, fitted to {} runs by least squares of relative deviations (Huber's \
-             weights); they deviate by {:.1} % (root mean square)",
+             threads that answer, fitted to {} runs by least squares of relative deviations \
+             (Huber's weights); they deviate by {:.1} % (root mean square)",
             model.costs.runs,
             model.costs.deviation * 100.0
         ),
@@ -463,9 +466,9 @@ fn notes(
     if let (Some(together), Some(us)) = (measured.together.last(), model.costs.switching) {
         let alternation = model.costs.alternation(&together.shares);
         notes.push(format!(
-            "classes that other threads answer take turns on a core: one mix, in which each of these \
-             groups has an equal part of it, was measured for that ({}); an answer of it costs {:.2} \
-             us more than by its classes on a busy core, which is {:.3} less busy at the knee",
+            "classes that other threads answer take turns on a core: one mix, in which each of \
+             these groups has an equal part of it, was measured for that ({}); an answer of it \
+             costs {:.2} us more than by its classes on a busy core, which is {:.3} less busy at the knee",
             named(task, "together", together.shares.clone()).name,
             us * alternation,
             model.earlier * alternation,

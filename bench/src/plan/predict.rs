@@ -94,8 +94,8 @@ pub struct Model {
     pub costs: Costs,
     /// What transfers take from every mix.
     pub transfers: Option<TransferCost>,
-    /// How much less busy a core is at the knee of a mix than at those of its classes, for each part
-    /// of its alternation.
+    /// How much less busy a core is at the knee of a mix than at those of its classes, for each
+    /// part of its alternation.
     pub earlier: f64,
     /// What could not be known, or was assumed.
     pub notes: Vec<String>,

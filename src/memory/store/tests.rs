@@ -135,7 +135,6 @@ fn a_flood_takes_the_room_of_its_own_kind() {
         let left =
             (0..popular).filter(|&key| pin.find(hash_of(key), |it| is_of(it, key)).is_some());
         let left = left.count() as u64;
-        println!("{left} of {popular}: {:?}", store.write().counts());
         assert!(left >= popular * 97 / 100, "{left} of {popular} are left");
     }
 }
