@@ -26,7 +26,7 @@ pub use counters::PathCounters;
 pub use ethtool::{ETHTOOL_WORDS, ethtool};
 pub use mmsg::MmsgPath;
 pub use peer::{Origin, Replier};
-pub use sched::{come_first, give_way, stand_back, take_short_slices};
+pub use sched::{come_first, give_way, stand_back, take_long_slices, take_short_slices};
 pub use sim::{Faults, SimPath};
 pub use uring::{UringPath, uring_available};
 

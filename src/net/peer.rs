@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use arrayvec::ArrayVec;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::sys::{self, Outgoing, SEND_COUNT_MAX};
 
@@ -119,6 +120,16 @@ impl Replier {
     pub fn new(sockets: &[UdpSocket]) -> io::Result<Replier> {
         let sockets = sockets.iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
         Ok(Replier { sockets })
+    }
+
+    /// Whether datagrams wait on any of the sockets that the path has not taken yet.
+    pub fn has_arrivals(&self) -> bool {
+        let mut polled: Vec<PollFd<'_>> = self
+            .sockets
+            .iter()
+            .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
+            .collect();
+        poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
     /// Sends `reply` back to `origin`; does not wait.

@@ -1,6 +1,5 @@
-//! The cores belong to their paths: threads that load zones take only what is left, the one that
-//! resolves comes after those that answer, a generator that has a core of its own comes first
-//! there.
+//! The cores belong to their paths: threads that load zones take only what is left, connections to
+//! upstreams come after those that answer, a generator that has a core of its own comes first there.
 
 /// Lets this thread, and those it starts, run only when nothing else wants their core.
 ///
@@ -18,12 +17,17 @@ pub fn give_way() {
 /// core that is wanted all the time: whoever waits for it is not forgotten.
 pub fn stand_back() {
     const NICE: libc::c_int = 10;
-    /// More than the 2.8 ms that anybody has who does not ask: the kernel's threads that receive go
-    /// first too. Much more would keep it waiting for long where others are busy.
-    const SLICE_NS: u64 = 4_000_000;
     // SAFETY:
     // - The call reads no memory; 0 means the calling thread. A refusal leaves it as it was.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+    take_long_slices();
+}
+
+/// Asks for long time slices: whoever wakes goes first, for a while.
+pub fn take_long_slices() {
+    /// More than the 2.8 ms that anybody has who does not ask: the kernel's threads that receive go
+    /// first too. Much more would keep it waiting for long where others are busy.
+    const SLICE_NS: u64 = 4_000_000;
     take_slices(SLICE_NS);
 }
 

@@ -24,7 +24,7 @@ use crate::cache::{self, Cache, Holding, TtlBounds, dump};
 use crate::memory::epoch::Reader;
 use crate::net::client::Waker;
 use crate::net::client::pool::{PoolOptions, PortPool, Way};
-use crate::net::{Replier, stand_back};
+use crate::net::{Replier, take_long_slices};
 use crate::resolver::{Carrier, Forward, Forwarder, Random, Upstream};
 use crate::snapshot::{Elsewhere, Recursion, Snapshot};
 use crate::wire::{LowerName, Name};
@@ -333,7 +333,9 @@ pub struct Made {
     pub snapshot: Reader<Snapshot>,
     /// What they are answered with.
     pub core: CoreState,
-    /// The cores' sockets.
+    /// The cores,
+    pub cores: Vec<usize>,
+    /// and their sockets.
     pub repliers: Vec<Replier>,
     /// When time began for all threads.
     pub started: Instant,
@@ -347,10 +349,10 @@ pub fn run(
     ready: &mpsc::Sender<Arc<Misses>>,
     stop: &std::sync::atomic::AtomicBool,
 ) -> io::Result<()> {
-    // A miss is not to slow a hit.
-    stand_back();
+    // A miss is not to slow a hit; what else there is to that, `Precedence` says.
+    take_long_slices();
     let Carriers { forwarder, pool, pool_places, streams } = config.carriers(None)?;
-    let misses = Arc::new(Misses::new(config.outstanding.all, pool.waker()));
+    let misses = Arc::new(Misses::new(config.outstanding.all, pool.waker(), &made.cores));
     let _ = ready.send(Arc::clone(&misses));
     let resolving = Resolving {
         misses,

@@ -15,6 +15,7 @@ use crate::limits::{HEADER_LEN, NAME_LEN_MAX};
 use crate::net::Origin;
 use crate::net::client::Waker;
 
+use super::precedence::Precedence;
 use super::resolving::orders::Orders;
 
 /// Octets of header, question and OPT with two empty options.
@@ -87,14 +88,17 @@ pub struct Misses {
     waker: Waker,
     /// What the thread that pops is asked for beside them.
     pub orders: Orders,
+    /// Who goes first where both work.
+    pub precedence: Precedence,
 }
 
 impl Misses {
     /// Room for `count_max`, whose memory is taken when they come; `waker` ends the wait of the
-    /// thread that pops.
-    pub fn new(count_max: usize, waker: Waker) -> Misses {
+    /// thread that pops. Call it there; `cores` are those that push.
+    pub fn new(count_max: usize, waker: Waker, cores: &[usize]) -> Misses {
         let orders = Orders::new(waker.clone());
-        Misses { queue: SegQueue::new(), count_max: count_max.into(), waker, orders }
+        let (queue, precedence) = (SegQueue::new(), Precedence::new(cores));
+        Misses { queue, count_max: count_max.into(), waker, orders, precedence }
     }
 
     /// Has room for `count_max` from now on; those that wait, wait on.

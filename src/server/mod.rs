@@ -36,6 +36,7 @@ mod misses;
 mod notify;
 mod places;
 mod ports;
+mod precedence;
 mod renewal;
 mod report;
 mod resolving;

@@ -50,8 +50,8 @@ mod flights;
 pub mod orders;
 mod outbox;
 
-/// Misses taken in one turn.
-const TURN_COUNT_MAX: usize = 256;
+/// Misses taken in one turn: a hit that comes meanwhile waits so long.
+const TURN_COUNT_MAX: usize = 16;
 /// The longest wait: whether it is to end is asked as often.
 const WAIT_MAX: Duration = Duration::from_millis(200);
 /// Questions that one query may lead to: aliases of zones here that lead out of them.
@@ -160,10 +160,13 @@ impl Driver {
     }
 
     fn turn(&mut self) -> io::Result<()> {
+        self.let_pass();
         let now = self.now();
         self.arrivals(now)?;
         self.actions(now)?;
         self.outbox.empty(&self.parts.repliers);
+        self.let_pass();
+        let now = self.now();
         let mut is_all = false;
         for _ in 0..TURN_COUNT_MAX {
             let Some(miss) = self.parts.misses.pop() else {
@@ -186,6 +189,13 @@ impl Driver {
         let next = due.into_iter().flatten().min().map_or(WAIT_MAX, |at| at.saturating_sub(now));
         // Nobody calls for what is left.
         self.parts.pool.wait(if is_all { next.min(WAIT_MAX) } else { Duration::ZERO })
+    }
+
+    /// Hits go first.
+    fn let_pass(&self) {
+        if self.parts.misses.precedence.let_pass(&self.parts.repliers) {
+            count(&self.parts.counters.gave_way);
+        }
     }
 
     /// Replies and faults of upstreams.

@@ -84,7 +84,7 @@ pub fn serve(mut config: Config, reread: &Arc<Reread>) -> Result<(), String> {
     caught.end_in_order();
     let mut crew = Crew::new(caught.events.clone(), started, kept.clone());
     if let Some(plan) = forwarding::Plan::new(&config, path) {
-        crew.resolving(plan, published.reader(), self::repliers(&groups)?)?;
+        crew.resolving(plan, published.reader(), &core_list, self::repliers(&groups)?)?;
     }
     for (number, (sockets, &core)) in groups.into_iter().zip(&core_list).enumerate() {
         let misses = crew.misses.clone();
@@ -385,13 +385,20 @@ impl Crew {
         &mut self,
         plan: forwarding::Plan,
         snapshot: Reader<Snapshot>,
+        cores: &[usize],
         repliers: Vec<Replier>,
     ) -> Result<(), String> {
         let Some(kept) = self.kept.clone() else { return Ok(()) };
         let answers = Arc::new(Counters::default());
         let mut core = self.state(Arc::clone(&answers));
         core.cache = core.cache.map(crate::cache::Reader::unnoticed);
-        let made = forwarding::Made { snapshot, core, repliers, started: self.started };
+        let made = forwarding::Made {
+            snapshot,
+            core,
+            cores: cores.to_vec(),
+            repliers,
+            started: self.started,
+        };
         let carried = Carried::Resolving(Arc::clone(&kept.counters));
         let (ready, begun) = mpsc::channel();
         self.spawn("ring53-resolve".into(), move |stop| {

@@ -60,6 +60,15 @@ impl Deferrals {
             .collect()
     }
 
+    /// Waits; whoever resolves may work meanwhile.
+    fn rest(&self, wait: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let precedence = self.misses.as_ref().map(|misses| &misses.precedence);
+        precedence.inspect(|precedence| precedence.rests(self.core));
+        wait()?;
+        precedence.inspect(|precedence| precedence.works(self.core));
+        Ok(())
+    }
+
     fn push(&self, octets: Box<[u8]>, origin: Origin) {
         // Somebody else may have taken the room: the peer asks again.
         let _ = self.queue.try_send(Deferral { core: self.core, octets, origin });
@@ -82,7 +91,7 @@ pub fn run<P: PacketPath>(
 ) -> io::Result<()> {
     while !stop.load(Ordering::Relaxed) {
         if turn(&mut path, &mut snapshot, &mut core, deferrals, started.elapsed())? == 0 {
-            path.wait(WAIT)?;
+            deferrals.rest(|| path.wait(WAIT))?;
         }
     }
     let end = started.elapsed() + DRAIN;

@@ -27,6 +27,8 @@ pub struct ResolveCounters {
     pub refused: AtomicU64,
     /// Answers that would have led inside.
     pub blocked: AtomicU64,
+    /// Pieces of work that waited for queries to be answered first.
+    pub gave_way: AtomicU64,
     /// Questions in flight.
     pub in_flight: AtomicU64,
     /// Datagrams from upstreams with an ID that no question on their port has; those that come
@@ -53,6 +55,7 @@ impl ResolveCounters {
             ("failed", &self.failed),
             ("refused", &self.refused),
             ("blocked", &self.blocked),
+            ("gave_way", &self.gave_way),
             ("in_flight", &self.in_flight),
             ("unmatched", &self.unmatched),
             ("declined", &self.declined),

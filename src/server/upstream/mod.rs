@@ -34,6 +34,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::net::client::Waker;
+use crate::net::stand_back;
 use crate::resolver::{Fault, Upstream};
 
 use self::peer::{Made, Peer};
@@ -131,6 +132,7 @@ impl Streams {
         let ended_there = Arc::clone(&ended);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("upstreams".into()).spawn(move || {
+            stand_back();
             let shared =
                 Rc::new(Shared { options, ended: ended_there, waker, live: RefCell::default() });
             let peers = made.into_iter().map(|made| Peer::new(made, Rc::clone(&shared))).collect();

@@ -17,8 +17,8 @@ use crate::net::sys;
 
 use super::{Event, Ports, Slot};
 
-/// Ports looked at in one turn.
-const EVENTS_MAX: usize = 256;
+/// Ports looked at in one turn, so that sending gets its own and others their core.
+const EVENTS_MAX: usize = 16;
 /// Datagrams taken from one of them.
 const PORT_TURN_COUNT_MAX: usize = 8;
 /// The event of the waker.
