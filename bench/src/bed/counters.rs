@@ -19,6 +19,8 @@ pub struct Received {
     pub mine: u64,
     /// Those of all others.
     pub others: u64,
+    /// Those that found the queue of the core in question full: no socket has seen them.
+    pub refused: u64,
 }
 
 impl Received {
@@ -28,8 +30,8 @@ impl Received {
         Ok(Received::parse(&fs::read_to_string("/proc/net/softnet_stat")?, core))
     }
 
-    /// From the text of `/proc/net/softnet_stat`: a line a core, packets first; the thirteenth
-    /// word, where there is one, is the core.
+    /// From the text of `/proc/net/softnet_stat`: a line a core, packets first, then those
+    /// refused; the thirteenth word, where there is one, is the core.
     fn parse(text: &str, core: usize) -> Received {
         let mut received = Received::default();
         for (index, line) in text.lines().enumerate() {
@@ -41,6 +43,7 @@ impl Received {
             let count = number(0).unwrap_or(0);
             if of == core {
                 received.mine += count;
+                received.refused += number(1).unwrap_or(0);
             } else {
                 received.others += count;
             }
@@ -54,6 +57,7 @@ impl Received {
         Received {
             mine: difference(self.mine, earlier.mine),
             others: difference(self.others, earlier.others),
+            refused: difference(self.refused, earlier.refused),
         }
     }
 }
@@ -227,18 +231,19 @@ mod tests {
     #[test]
     fn packets_belong_to_the_core_that_took_them() {
         let first = Received::parse(SOFTNET, 0);
-        assert_eq!(first, Received { mine: 0x54DB_2681, others: 0x0A9D_1E50 });
+        assert_eq!(first, Received { mine: 0x54DB_2681, others: 0x0A9D_1E50, refused: 0x17F8 });
         // A core that is offline has no line: the number in the line counts.
         assert_eq!(Received::parse(SOFTNET, 2).mine, 0x0A9D_1E50);
         assert_eq!(Received::parse(SOFTNET, 1).mine, 0);
-        assert_eq!(Received::parse("12 0 0\n34 0 0\n", 1), Received { mine: 0x34, others: 0x12 });
+        let other = Received { mine: 0x34, others: 0x12, refused: 5 };
+        assert_eq!(Received::parse("12 9 0\n34 5 0\n", 1), other);
     }
 
     #[test]
     fn counters_of_32_bits_pass_zero() {
-        let then = Received { mine: 0xFFFF_FFFF, others: 5 };
-        let now = Received { mine: 4, others: 5 };
-        assert_eq!(now.since(then), Received { mine: 5, others: 0 });
+        let then = Received { mine: 0xFFFF_FFFF, others: 5, refused: 0xFFFF_FFFE };
+        let now = Received { mine: 4, others: 5, refused: 1 };
+        assert_eq!(now.since(then), Received { mine: 5, others: 0, refused: 3 });
     }
 
     #[test]

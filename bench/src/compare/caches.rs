@@ -197,9 +197,10 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The rows of what hits see at half the peak of hits.
+/// The rows of what hits see at half the peak of hits: medians of slices, and over all of them.
 pub const HALF_P50: &str = "latency of hits at half the peak, p50";
 pub const HALF_P99: &str = "latency of hits at half the peak, p99";
+pub const HALF_P99_ALL: &str = "latency of hits at half the peak, p99 of all slices";
 pub const HALF_LOST: &str = "hits lost at half the peak";
 
 /// The rows of one mix, by figure.

@@ -24,6 +24,7 @@ mod run;
 mod server;
 mod settings;
 mod shapes;
+mod slices;
 mod table;
 mod upstream;
 

@@ -22,16 +22,44 @@ const PRIORITY: &str = "40";
 /// From then on an answer is lost.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Asks `server` for `questions`, `rate` a second on average, like clients that know nothing of
-/// each other.
+/// How much is asked, for how long, and the seed of what and when.
+#[derive(Clone, Copy)]
+pub struct Rate {
+    /// A second.
+    pub rate: f64,
+    /// How long.
+    pub seconds: f64,
+    /// Of the schedule and the questions.
+    pub seed: u64,
+}
+
+impl Rate {
+    /// With the usual seed.
+    pub const fn new(rate: f64, seconds: f64) -> Rate {
+        Rate { rate, seconds, seed: 53 }
+    }
+}
+
+/// Asks `server` for `questions`, like clients that know nothing of each other.
 pub fn ask(
     bed: &Bed,
     server: SocketAddr,
     questions: &Arc<Questions>,
-    rate: f64,
-    seconds: f64,
+    rate: Rate,
     is_beside: bool,
 ) -> io::Result<Run> {
+    let mut runs = ask_each(bed, server, questions, &[rate], is_beside)?;
+    runs.pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+/// Asks at one rate after the other.
+pub fn ask_each(
+    bed: &Bed,
+    server: SocketAddr,
+    questions: &Arc<Questions>,
+    rates: &[Rate],
+    is_beside: bool,
+) -> io::Result<Vec<Run>> {
     bed.pin_polling()?;
     let options = LoadOptions {
         cores: vec![bed.client_core()],
@@ -42,18 +70,16 @@ pub fn ask(
         late: Duration::from_micros(500),
         ..LoadOptions::to(server)
     };
-    let load = Load {
-        label: if is_beside { "probe".into() } else { "load".into() },
-        schedule: Schedule::Poisson,
-        rate,
-        seconds,
-        seed: 53,
+    let load = |&Rate { rate, seconds, seed }: &Rate| {
+        let label = if is_beside { "probe".into() } else { "load".into() };
+        let load = Load { label, schedule: Schedule::Poisson, rate, seconds, seed };
+        load::run(&options, questions, &load, &mut |_| ())
     };
     bed.with_client(|| {
         if is_beside {
             go_first()?;
         }
-        load::run(&options, questions, &load, &mut |_| ())
+        rates.iter().map(load).collect()
     })
 }
 

@@ -261,7 +261,7 @@ impl Run<'_> {
                         self.note(&key, "its peak of hits is not known: --mixes has to have them")?;
                         continue;
                     }
-                    self.step(&mut servers[index], key, |server| measure.latency(server, rate))?;
+                    self.step(&mut servers[index], key, |server| measure.sliced(server, rate))?;
                 }
             }
         }

@@ -9,6 +9,7 @@ use super::measure::{late_share, was_late};
 use super::peaks::{LOSS_MAX, Of, median};
 use super::raw::Line;
 use super::settings::Settings;
+use super::slices;
 use crate::report::model::{self, Compare, Estimate, Row};
 
 /// A result above this share of what the generator can do is void.
@@ -49,6 +50,9 @@ fn void(line: &Line, ceiling: f64) -> Option<String> {
     if was_late(&line.values) {
         let late = 100.0 * late_share(&line.values);
         return Some(format!("the prober sent {late:.1} % of its queries late"));
+    }
+    if let Some(reason) = slices::are_too_few(&line.values) {
+        return Some(reason);
     }
     // What is asked upstream is no hit, and what is not, no miss.
     if let Some(asked) = value("upstream") {
@@ -224,7 +228,9 @@ fn of_mix(of: Measured<'_>, settings: &Settings, rows: &mut Vec<Row>) {
     };
     // Each at half of its own peak.
     let void = |name: &str| half.iter().find_map(|&rate| of.void("half", rate, name));
-    for (figure, key) in [(caches::HALF_P50, "p50"), (caches::HALF_P99, "p99")] {
+    for (figure, key) in
+        [(caches::HALF_P50, "p50"), (caches::HALF_P99, "p99"), (caches::HALF_P99_ALL, "p99_all")]
+    {
         add(figure, "us", &|name| Cell { each: each(name, key), void: void(name) });
     }
     add(caches::HALF_LOST, "%", &|name| {
