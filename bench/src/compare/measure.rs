@@ -286,11 +286,17 @@ impl<'a> Measure<'a> {
             thread::sleep(LEAD);
             prober::ask_each(self.bed, server.socket(), questions, &rates, true)
         };
-        let before = self.bed.received()?;
+        let before = (self.bed.received()?, self.bed.server_udp()?);
         let (replies, runs) = beside(|| kxdpgun::fire(self.bed, &shot), probe)?;
-        let refused = self.bed.received()?.since(before).refused;
+        let after = (self.bed.received()?, self.bed.server_udp()?);
         let mut values = slices::of_runs(&runs);
-        values.insert("refused".into(), refused as f64);
+        for (name, count) in [
+            ("refused", after.0.since(before.0).refused),
+            ("receive_drops", after.1.receive_drops.saturating_sub(before.1.receive_drops)),
+            ("send_drops", after.1.send_drops.saturating_sub(before.1.send_drops)),
+        ] {
+            values.insert(name.into(), count as f64);
+        }
         values.insert("offered".into(), replies.sent_rate);
         Ok(values)
     }

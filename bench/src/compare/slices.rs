@@ -49,6 +49,8 @@ pub fn of_runs(runs: &[Run]) -> Values {
         ("probes", sum(|run| run.counts.scheduled)),
         ("lost", sum(|run| run.counts.lost)),
         ("wrong", sum(|run| run.counts.wrong)),
+        // Not the server's doing.
+        ("lost_here", sum(|run| run.losses.generator + run.losses.generator_socket)),
         ("slices", runs.len() as f64),
         ("slices_on_time", on_time.len() as f64),
         ("p50", median(|latency| latency.p50)),
