@@ -1,5 +1,6 @@
 //! The cores belong to their paths: threads that load zones take only what is left, connections to
-//! upstreams come after those that answer, a generator that has a core of its own comes first there.
+//! upstreams come after those that answer, a generator that has a core of its own comes first
+//! there.
 
 /// Lets this thread, and those it starts, run only when nothing else wants their core.
 ///

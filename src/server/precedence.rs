@@ -8,10 +8,10 @@
 //!
 //! The kernel shares a core by weights, and looks whether somebody else should run when a tick
 //! comes, 4 ms later: whoever has waited long enough is not interrupted before. So the thread that
-//! resolves looks itself, after each piece of its work, whether the core that it happens to run on
-//! has queries, and lets them be answered first.
+//! resolves looks itself, before each piece of its work, whether the core that it happens to run on
+//! has queries, and lets them be answered first. Where hits alone fill the core, it gets a piece
+//! after each wait: what that leaves to misses is a tenth of the core at most.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -27,7 +27,8 @@ const WAIT_MAX: Duration = Duration::from_millis(1);
 /// What the threads of the cores and the one that resolves tell each other.
 pub struct Precedence {
     cores: Box<[CachePadded<Core>]>,
-    resolving: OnceLock<Thread>,
+    resolving: Thread,
+    wait_max: Duration,
 }
 
 struct Core {
@@ -49,8 +50,8 @@ impl Precedence {
                 is_awaited: AtomicBool::new(false),
             })
         };
-        let resolving = OnceLock::from(thread::current());
-        Precedence { cores: cores.iter().map(core).collect(), resolving }
+        let cores = cores.iter().map(core).collect();
+        Precedence { cores, resolving: thread::current(), wait_max: WAIT_MAX }
     }
 
     /// The thread of core `index` has work from now on.
@@ -64,11 +65,8 @@ impl Precedence {
     pub fn rests(&self, index: usize) {
         let core = &self.cores[index];
         core.is_busy.store(false, Ordering::SeqCst);
-        if core.is_awaited.load(Ordering::SeqCst)
-            && core.is_awaited.swap(false, Ordering::SeqCst)
-            && let Some(resolving) = self.resolving.get()
-        {
-            resolving.unpark();
+        if core.is_awaited.load(Ordering::SeqCst) && core.is_awaited.swap(false, Ordering::SeqCst) {
+            self.resolving.unpark();
         }
     }
 
@@ -89,7 +87,7 @@ impl Precedence {
         if is_wanted() {
             let begun = Instant::now();
             while core.is_awaited.load(Ordering::SeqCst)
-                && let Some(left) = WAIT_MAX.checked_sub(begun.elapsed())
+                && let Some(left) = self.wait_max.checked_sub(begun.elapsed())
             {
                 thread::park_timeout(left);
             }
@@ -140,28 +138,26 @@ mod tests {
         assert!(!precedence.let_pass(&repliers));
     }
 
-    /// The two never wait for each other for good, and a rest ends a wait.
+    /// A rest ends a wait that would be long otherwise.
     #[test]
     fn who_rests_is_no_longer_waited_for() {
-        const ROUNDS: usize = 50;
-        let (precedence, _socket, repliers) = here();
+        const ROUNDS: u32 = 50;
+        let (mut precedence, _socket, repliers) = here();
+        precedence.wait_max = Duration::from_secs(5);
+        let begun = Instant::now();
         let is_over = AtomicBool::new(false);
-        let seen = thread::scope(|scope| {
-            let core = scope.spawn(|| {
-                let mut seen = 0;
+        thread::scope(|scope| {
+            scope.spawn(|| {
                 while !is_over.load(Ordering::SeqCst) {
                     precedence.works(0);
                     while !precedence.cores[0].is_awaited.load(Ordering::SeqCst) {
                         if is_over.load(Ordering::SeqCst) {
-                            return seen;
+                            return;
                         }
                         thread::yield_now();
                     }
                     precedence.rests(0);
-                    // Taken back by the one that rests, unless the other has waited long enough.
-                    seen += usize::from(!precedence.cores[0].is_awaited.load(Ordering::SeqCst));
                 }
-                seen
             });
             for _ in 0..ROUNDS {
                 while !precedence.cores[0].is_busy.load(Ordering::SeqCst) {
@@ -170,9 +166,7 @@ mod tests {
                 precedence.let_pass(&repliers);
             }
             is_over.store(true, Ordering::SeqCst);
-            core.join().unwrap()
         });
-        assert!(seen > 0, "none of {ROUNDS} waits has ended with a rest");
-        assert!(!precedence.cores[0].is_awaited.load(Ordering::SeqCst));
+        assert!(begun.elapsed() < precedence.wait_max * ROUNDS / 2, "nobody has been woken");
     }
 }

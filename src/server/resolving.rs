@@ -166,7 +166,7 @@ impl Driver {
         self.actions(now)?;
         self.outbox.empty(&self.parts.repliers);
         self.let_pass();
-        let now = self.now();
+        // By `now` nothing is late that may have come since.
         let mut is_all = false;
         for _ in 0..TURN_COUNT_MAX {
             let Some(miss) = self.parts.misses.pop() else {

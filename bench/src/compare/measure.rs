@@ -5,6 +5,7 @@
 //!   offer      replies a second of an offered rate: sustained? the peak?
 //!   cost       core time of an answer: a spinner of the lowest class takes what is left
 //!   latency    a verified prober beside the rate
+//!   half       the same in slices, at half the peak of a cache's hits
 //!   overload   good answers a second when several times the peak is offered
 //!   filled     memory of a cache that was asked for every name
 //! ```
@@ -275,7 +276,7 @@ impl<'a> Measure<'a> {
 
     fn sliced_once(&self, server: &Server, rate: u64) -> io::Result<Values> {
         let questions = self.questions(server);
-        let whole = slices::seconds_of(self.settings.seconds) + 1.5;
+        let whole = slices::load_seconds(self.settings.seconds, rate);
         if self.mix.is_fresh() {
             self.write_queries(kxdpgun::lines(rate, whole))?;
         }

@@ -20,7 +20,7 @@ pub const RATE: f64 = 1000.0;
 /// is the server's latency.
 const PRIORITY: &str = "40";
 /// From then on an answer is lost.
-const TIMEOUT: Duration = Duration::from_millis(500);
+pub const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How much is asked, for how long, and the seed of what and when.
 #[derive(Clone, Copy)]

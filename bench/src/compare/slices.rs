@@ -10,6 +10,7 @@
 //! measured. It is in one slice or in two; the median does not see it, and sees what happens all
 //! the time. The percentile over all slices is kept beside it.
 
+use super::kxdpgun;
 use super::measure::{Values, values};
 use super::prober::{self, Rate};
 use crate::report::model::{Estimate, Latency, Run};
@@ -20,6 +21,8 @@ pub const COUNT: u64 = 12;
 pub const PART: f64 = 0.15;
 /// Queries a second: a slice has some hundreds.
 const RATE: f64 = 2.0 * prober::RATE;
+/// Seconds before and after them.
+const AROUND: f64 = 1.5;
 /// The share of a slice's queries that the prober may send late: its own core was taken then.
 const LATE_MAX: f64 = 0.005;
 
@@ -28,10 +31,13 @@ pub fn of(seconds: f64) -> Vec<Rate> {
     (0..COUNT).map(|seed| Rate { rate: RATE, seconds: PART * seconds, seed }).collect()
 }
 
-/// How long that takes, between two slices a little.
-pub fn seconds_of(seconds: f64) -> f64 {
+/// How long a load at `rate` has to last for them: a slice whose last answer does not come waits
+/// for it. No longer than the generator has names that nobody has asked for.
+pub fn load_seconds(seconds: f64, rate: u64) -> f64 {
     const BETWEEN: f64 = 0.1;
-    COUNT as f64 * (PART * seconds + BETWEEN)
+    let each = |more: f64| COUNT as f64 * (PART * seconds + more) + AROUND;
+    let of_names = kxdpgun::LINES_MAX as f64 / (1.1 * rate.max(1) as f64);
+    each(prober::TIMEOUT.as_secs_f64() + BETWEEN).min(of_names).max(each(BETWEEN))
 }
 
 /// What it has seen.
@@ -79,7 +85,8 @@ fn quantile(runs: &[Run], quantile: f64) -> f64 {
 /// prober was late.
 pub fn trouble(values: &Values) -> f64 {
     let of = |key: &str| values.get(key).copied().unwrap_or(0.0);
-    let too_few = if are_too_few(values).is_some() { 1.0 } else { 0.0 };
+    // Which would be void.
+    let too_few = if are_too_few(values).is_some() { 1e12 } else { 0.0 };
     of("refused") + too_few
 }
 

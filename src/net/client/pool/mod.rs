@@ -49,8 +49,9 @@ pub const PORTS_PER_UPSTREAM_MIN: usize = 256;
 const PORT_QUERIES_MAX: u32 = 256;
 /// Draws for one query before it is said that there is no room.
 const DRAWS_MAX: usize = 16;
-/// Ports replaced in one turn: opening one takes as long as several queries do.
-const TURN_REPLACED_MAX: usize = 1;
+/// Ports replaced in one turn: a server without queries has five turns a second, in which ports
+/// grow old all the same.
+const TURN_REPLACED_MAX: usize = 8;
 /// Ports opened in one turn where there are none.
 const TURN_FILLED_MAX: usize = 64;
 /// Ports whose age is looked at in one turn.
