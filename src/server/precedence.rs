@@ -10,7 +10,7 @@
 //! comes, 4 ms later: whoever has waited long enough is not interrupted before. So the thread that
 //! resolves looks itself, before each piece of its work, whether the core that it happens to run on
 //! has queries, and lets them be answered first. Where hits alone fill the core, it gets a piece
-//! after each wait: what that leaves to misses is a tenth of the core at most.
+//! after each wait, once the kernel lets it run: that leaves little to misses.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Thread};
