@@ -10,8 +10,8 @@ use crate::wire::Name;
 use crate::zone::{Checks, Denial, Diagnostic, LoadOptions, Loaded, Severity, Zone, load, verify};
 
 use super::config::{Config, ZoneConfig};
-use super::files::Files;
 use super::report::tell;
+use super::zones::files::Files;
 use super::{cores, interfaces, zones};
 
 /// Clap's own status for a wrong command line is 2.

@@ -11,9 +11,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::tsig::Algorithm;
 use crate::wire::{Name, rtype};
 
-use super::cache_control::{self, CacheCommand};
 use super::config::{Config, PathChoice, ZoneConfig};
 use super::control::Reread;
+use super::forwarding::cache_control::{self, CacheCommand};
 use super::report::say;
 use super::{check, commands, explain, export, interfaces, key, startup, tune};
 

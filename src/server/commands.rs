@@ -23,13 +23,13 @@ use tokio::time::timeout;
 
 use crate::wire::Name;
 
-use super::cache_control::{self, CacheCommand, CacheControl};
-use super::catalogs::Catalogs;
 use super::disk::{Disk, Real};
-use super::inspection::{self, Inspection, Query};
-use super::loader::Loader;
+use super::forwarding::cache_control::{self, CacheCommand, CacheControl};
+use super::forwarding::inspection::{self, Inspection, Query};
 use super::report::{say, tell};
-use super::transfers::{Keeper, Kept};
+use super::zones::catalogs::Catalogs;
+use super::zones::loader::Loader;
+use super::zones::transfers::{Keeper, Kept};
 
 /// The name of the socket in the directory of the state.
 const SOCKET: &str = "control";

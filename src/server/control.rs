@@ -25,11 +25,11 @@ use signal_hook::iterator::Signals;
 
 use crate::net::give_way;
 
-use super::candidate;
 use super::config::Config;
-use super::loader::{self, SharedLoader};
 use super::report::{self, Reported, say};
 use super::startup::Thread;
+use super::zones::candidate;
+use super::zones::loader::{self, SharedLoader};
 
 /// Reads the configuration again.
 pub type Reread = dyn Fn() -> Result<Config, String> + Send + Sync;

@@ -11,9 +11,9 @@ use crate::zone::Zone;
 use crate::zone::records::{Owned, Place};
 use crate::zone::text::write_rdata;
 
-use super::catalogs::Catalogs;
 use super::config::{Config, ZoneConfig};
 use super::cores;
+use super::zones::catalogs::Catalogs;
 use super::zones::{ZoneSet, hash_key};
 
 /// Writes the zone `name` of `config` to `out`.

@@ -30,15 +30,25 @@ use crate::snapshot::{Elsewhere, Recursion, Snapshot};
 use crate::wire::{LowerName, Name};
 use crate::zone::HashKey;
 
-use super::cache_control::{CacheControl, CacheStats};
 use super::config::{Caching, Config, PathChoice, WithoutRd};
-use super::deferred::wall_clock;
 use super::disk::Place;
-use super::misses::Misses;
+use super::interfaces;
 use super::report::say;
-use super::resolving::{self, Outstanding, ResolveCounters, Resolving, Terms};
-use super::upstream::{StreamOptions, Streams};
-use super::{interfaces, ports, special};
+use super::stream::deferred::wall_clock;
+use cache_control::{CacheControl, CacheStats};
+use misses::Misses;
+use resolving::{Outstanding, ResolveCounters, Resolving, Terms};
+use upstream::{StreamOptions, Streams};
+
+pub mod cache_control;
+pub mod inspection;
+pub mod misses;
+pub mod ports;
+pub mod precedence;
+pub mod renewal;
+pub mod resolving;
+pub mod special;
+pub mod upstream;
 
 /// What clients get that may ask for names of others, where zones of the names `served` are served;
 /// `None`: nobody may.

@@ -64,7 +64,7 @@ pub enum Carried {
     /// Connections.
     Stream(Arc<super::stream::StreamCounters>),
     /// Questions to upstreams.
-    Resolving(Arc<super::resolving::ResolveCounters>),
+    Resolving(Arc<super::forwarding::resolving::ResolveCounters>),
     /// Neither.
     Nothing,
 }

@@ -31,19 +31,19 @@ use crate::net::{
 };
 use crate::snapshot::Snapshot;
 
-use super::cache_control::CacheControl;
 use super::config::{Config, PathChoice};
 use super::control::{self, Event, Reread, Running, Says};
+use super::forwarding::cache_control::CacheControl;
+use super::forwarding::inspection::Inspection;
+use super::forwarding::misses::Misses;
+use super::forwarding::renewal::Resolver;
 use super::forwarding::{self, Kept};
-use super::inspection::Inspection;
-use super::loader::{self, Loader};
-use super::misses::Misses;
-use super::places::Places;
-use super::renewal::Resolver;
 use super::report::{Carried, Reported, say};
+use super::stream::places::Places;
 use super::stream::{self, Service, StreamCounters};
-use super::transfers::{self, Told, Transfers};
 use super::worker::Deferrals;
+use super::zones::loader::{self, Loader};
+use super::zones::transfers::{self, Told, Transfers};
 use super::zones::{ZoneSet, hash_key};
 use super::{commands, cores, worker};
 

@@ -43,12 +43,15 @@ use crate::policy::{mapped, subscriber};
 use crate::snapshot::Snapshot;
 use crate::transfer::outgoing::{self, Outgoing};
 
-use super::deferred::{Request, Response, Updating, respond, wall_clock};
-use super::misses::{Back, Miss, Misses};
-use super::places::{Number, Places, Refused, Wait};
+use super::forwarding::misses::{Back, Miss, Misses};
 use super::report::say;
-use super::transfers::Told;
 use super::worker::ask_anew;
+use super::zones::transfers::Told;
+use deferred::{Request, Response, Updating, respond, wall_clock};
+use places::{Number, Places, Refused, Wait};
+
+pub mod deferred;
+pub mod places;
 
 /// How long to rest when no descriptor is left, and between looks at the stop flag and at who is
 /// Queries of a connection that wait for answers from elsewhere, before the next are looked at.

@@ -21,7 +21,7 @@ use crate::memory::epoch::Reader;
 use crate::net::{Origin, PacketPath};
 use crate::snapshot::Snapshot;
 
-use super::misses::{Back, Miss, Misses};
+use super::forwarding::misses::{Back, Miss, Misses};
 
 /// How long a core without work sleeps before it looks whether it should stop.
 const WAIT: Duration = Duration::from_millis(200);

@@ -16,16 +16,33 @@ use crate::zone::{
     verify_amended,
 };
 
-use super::catalogs::{Catalogs, Step};
 use super::config::{Config, Dnssec, ZoneConfig};
-use super::dynamic::{self, Verdict};
-use super::files::{Digest, Embedded, FileRead, Files};
+use super::forwarding::special;
 use super::report::say;
-use super::updates::{Asked, Group};
-use super::writer::Write;
-use super::{cores, deferred, forwarding, journal, members, special, state};
+use super::stream::deferred;
+use super::{cores, forwarding};
+use catalogs::{Catalogs, Step};
+use dynamic::Verdict;
+use files::{Digest, Embedded, FileRead, Files};
+use updates::{Asked, Group};
+use writer::Write;
 
+pub mod candidate;
+pub mod catalogs;
+pub mod connections;
+pub mod dynamic;
+pub mod files;
+pub mod journal;
+pub mod lanes;
+pub mod loader;
+pub mod members;
+pub mod notify;
 mod produced;
+pub mod secondary;
+pub mod state;
+pub mod transfers;
+pub mod updates;
+pub mod writer;
 
 /// Diagnostics of one zone that go to the log; `ring53 check zone` prints all.
 const LOGGED_MAX: usize = 20;

@@ -17,7 +17,7 @@ use crate::tsig::Keys;
 use crate::wire::Name;
 
 use super::keys::{Errors, Table};
-use super::places::StreamLimits;
+use crate::server::stream::places::StreamLimits;
 
 mod cache;
 mod forward;

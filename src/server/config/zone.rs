@@ -20,9 +20,9 @@ use crate::tsig::Keys;
 use crate::wire::Name;
 use crate::zone::catalog::OWNER_LEN_MAX;
 
-use super::super::candidate::{Check, TIMEOUT_DEFAULT};
 use super::super::keys::Table;
-use super::super::state;
+use crate::server::zones::candidate::{Check, TIMEOUT_DEFAULT};
+use crate::server::zones::state;
 
 //----------- ZoneConfig -----------------------------------------------------
 

@@ -7,9 +7,10 @@ use super::simulated::{Fault, Kept, Simulated};
 use super::stops::{
     DIRECTORY, Plan, Promise, Random, Server, go_on, name, options, place, records, steps, version,
 };
-use crate::server::deferred::wall_clock;
-use crate::server::journal::{self, Base};
-use crate::server::{report, state};
+use crate::server::report;
+use crate::server::stream::deferred::wall_clock;
+use crate::server::zones::journal::{self, Base};
+use crate::server::zones::state;
 use crate::zone::Zone;
 use crate::zone::change::{Change, Journal, diff};
 

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use super::Place;
 use super::simulated::{Chance, Fault, Kept, Moment, Simulated};
-use crate::server::deferred::wall_clock;
-use crate::server::{report, state};
+use crate::server::report;
+use crate::server::stream::deferred::wall_clock;
+use crate::server::zones::state;
 use crate::wire::Name;
 use crate::zone::change::{Change, Journal, diff};
 use crate::zone::{Given, HashKey, LoadOptions, Zone, load};

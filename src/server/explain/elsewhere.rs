@@ -19,10 +19,11 @@ use crate::wire::{Name, rtype};
 
 use super::super::commands::{self, Command};
 use super::super::config::{Allow, Config, Forward};
-use super::super::inspection::{self, Query};
+use super::super::interfaces;
 use super::super::report::tell;
-use super::super::{interfaces, special};
 use super::{Question, steps_json, tell_steps};
+use crate::server::forwarding::inspection::{self, Query};
+use crate::server::forwarding::special;
 
 /// The snapshot as it is for clients that may ask for names of others.
 pub fn for_everybody(snapshot: Snapshot, recursion: Option<Arc<Recursion>>) -> Snapshot {

@@ -8,8 +8,8 @@ use crate::zone::{LoadOptions, Zone, catalog};
 
 use super::super::config::{Config, ZoneConfig};
 use super::super::report::say;
-use super::super::writer::Write;
 use super::{Held, LOGGED_MAX, Tracked, ZoneSet, now, put};
+use crate::server::zones::writer::Write;
 
 impl ZoneSet {
     /// Makes the catalogs of the zones there are now; those that have changed.

@@ -18,10 +18,10 @@ use crate::wire::Name;
 use crate::zone::change::{Journal, diff};
 use crate::zone::{HashKey, LoadOptions, Zone};
 
-use super::config::Config;
 use super::files::Digest;
-use super::report::say;
 use super::state;
+use crate::server::config::Config;
+use crate::server::report::say;
 
 /// What updates have made of a zone.
 pub struct Updated {

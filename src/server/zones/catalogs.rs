@@ -19,9 +19,9 @@ use crate::wire::Name;
 use crate::zone::Zone;
 use crate::zone::catalog::{self, Member};
 
-use super::config::{Catalog, Config, Settings, ZoneConfig};
 use super::members;
-use super::report::say;
+use crate::server::config::{Catalog, Config, Settings, ZoneConfig};
+use crate::server::report::say;
 
 /// Members that are named in the log when something is wrong with them.
 const LOGGED_MAX: usize = 20;

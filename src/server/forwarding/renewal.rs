@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   configuration ──> the thread that resolves, which says when it goes by it ──> cache: what is
-//!                     no longer true is forgotten ──> the next snapshot (`loader.rs`)
+//!                     no longer true is forgotten ──> the next snapshot (`zones/loader.rs`)
 //! ```
 //!
 //! The thread is first: a name whose forward is new must not be asked for where it was before.
@@ -15,11 +15,11 @@ use std::time::Duration;
 use crate::wire::Name;
 
 use super::cache_control::CacheControl;
-use super::config::{Config, Forward, PathChoice};
-use super::forwarding::{Kept, Plan};
 use super::misses::Misses;
-use super::report::say;
 use super::resolving::orders::{Order, Told};
+use super::{Kept, Plan};
+use crate::server::config::{Config, Forward, PathChoice};
+use crate::server::report::say;
 
 /// How long the thread may take to open its ports.
 const PATIENCE: Duration = Duration::from_secs(30);

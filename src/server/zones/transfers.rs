@@ -38,19 +38,19 @@ use crate::wire::Name;
 use crate::zone::change::Journal;
 use crate::zone::{HashKey, Zone};
 
-use super::commands;
-use super::config::ZoneConfig;
 use super::connections::Connections;
-use super::deferred::{Request, Response, respond, wall_clock};
 use super::lanes::Lanes;
 use super::loader::{self, SharedLoader};
 use super::notify::Telling;
-use super::report::say;
 use super::secondary::{Found, Newer, Wanted, attempt, random_id};
 use super::updates::Asked;
-use super::worker::Deferral;
 use super::writer::{Write, Writer};
-use super::zones::{Install, Moved, Tracked};
+use super::{Install, Moved, Tracked};
+use crate::server::commands;
+use crate::server::config::ZoneConfig;
+use crate::server::report::say;
+use crate::server::stream::deferred::{Request, Response, respond, wall_clock};
+use crate::server::worker::Deferral;
 
 /// How long the thread sleeps at most before it looks whether it should stop.
 const PAUSE: Duration = Duration::from_millis(100);

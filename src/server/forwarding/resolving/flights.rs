@@ -11,7 +11,7 @@ use crate::cache::Key;
 use crate::resolver::{Keyed, Slab};
 use crate::wire::Name;
 
-use super::super::misses::Miss;
+use crate::server::forwarding::misses::Miss;
 
 /// After how long a question is asked again that was answered with what is stale.
 const STALE_RECHECK: Duration = Duration::from_secs(4);
@@ -270,7 +270,7 @@ impl Flights {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::misses::Back;
+    use crate::server::forwarding::misses::Back;
 
     fn waiter(client: u8) -> Waiter {
         let miss = Miss::new(&[0; 40], Back::Nobody).unwrap();

@@ -17,11 +17,11 @@ use crate::wire::{LowerName, Name, rcode, rtype};
 use crate::zone::records::expand;
 use crate::zone::{Rrset, Zone};
 
-use super::deferred::wall_clock;
 use super::lanes::Lanes;
-use super::report::say;
 use super::secondary::{exchange, random_id, soa_of};
 use super::transfers::{Keeper, Kept};
+use crate::server::report::say;
+use crate::server::stream::deferred::wall_clock;
 
 /// How long each try of a NOTIFY waits (RFC 1996, 3.6).
 const NOTIFY_TRIES: [Duration; 6] = [

@@ -28,9 +28,10 @@ use nix::unistd::Pid;
 use crate::wire::Name;
 use crate::zone::Zone;
 
-use super::disk::{Disk, Real};
-use super::report::say;
-use super::{export, state};
+use super::state;
+use crate::server::disk::{Disk, Real};
+use crate::server::export;
+use crate::server::report::say;
 
 /// How long a command may take unless configured.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);

@@ -22,10 +22,10 @@ use crate::resolver::{
 };
 use crate::wire::{Name, rcode, rtype};
 
-use super::config::upstream_text;
-use super::forwarding::Kept;
+use super::Kept;
 use super::misses::Misses;
 use super::resolving::orders::{Order, QuestionReport, REPORTS_MAX, Told};
+use crate::server::config::upstream_text;
 
 /// How long the thread that resolves may take to say what it knows.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -28,8 +28,9 @@ use crate::wire::Name;
 use crate::zone::Zone;
 use crate::zone::change::{Change, Journal};
 
-use super::report::say;
-use super::{members, state};
+use super::members;
+use super::state;
+use crate::server::report::say;
 
 /// Threads, which mostly wait.
 const THREADS: usize = 8;

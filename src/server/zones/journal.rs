@@ -28,10 +28,10 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use crate::wire::Name;
 use crate::zone::change::{Change, Record};
 
-use super::deferred::wall_clock;
-use super::disk::{Access, DiskFile, Place, read_exact_at};
-use super::report::say;
 use super::state;
+use crate::server::disk::{Access, DiskFile, Place, read_exact_at};
+use crate::server::report::say;
+use crate::server::stream::deferred::wall_clock;
 
 const MAGIC: &[u8; 16] = b"ring53 changes2\n";
 const CHECK_LEN: usize = 8;

@@ -7,7 +7,7 @@ use crate::policy::special::{self, Special, special_zones};
 use crate::wire::Name;
 use crate::zone::{HashKey, LoadOptions, Source, SourceText, Text, Zone, load};
 
-use super::config::Config;
+use crate::server::config::Config;
 
 /// The zones of special-use names that `config` leaves, where zones of the names `served` are
 /// served too: none without a forward.

@@ -22,9 +22,9 @@ use data_encoding::HEXLOWER;
 
 use crate::wire::Name;
 
-use super::disk::Place;
-use super::report::say;
 use super::state;
+use crate::server::disk::Place;
+use crate::server::report::say;
 
 const MAGIC: &str = "ring53 members 1\n";
 const ENDING: &str = "members";

@@ -17,14 +17,14 @@ use crate::wire::Name;
 use crate::zone::Zone;
 use crate::zone::change::Journal;
 
-use super::config::Config;
-use super::control::Reread;
-use super::cores;
-use super::renewal::Resolver;
-use super::report::say;
 use super::transfers::Told;
 use super::updates::Asked;
-use super::zones::{Install, Moved, ZoneSet};
+use super::{Install, Moved, ZoneSet};
+use crate::server::config::Config;
+use crate::server::control::Reread;
+use crate::server::cores;
+use crate::server::forwarding::renewal::Resolver;
+use crate::server::report::say;
 
 /// What a reload works on. Old zones are freed where it runs, never on a core.
 pub struct Loader {

@@ -30,11 +30,11 @@ use crate::zone::intake::{expanded, soa_numbers};
 use crate::zone::records::expand;
 use crate::zone::{HashKey, LoadOptions, Loaded, Zone, changed};
 
-use super::config::ZoneConfig;
 use super::connections::{self, Connection, Connections};
-use super::deferred::wall_clock;
-use super::report::say;
-use super::zones::is_wanted;
+use super::is_wanted;
+use crate::server::config::ZoneConfig;
+use crate::server::report::say;
+use crate::server::stream::deferred::wall_clock;
 
 /// How long each try over UDP waits for an answer.
 const UDP_TRIES: [Duration; 3] =

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::wire::Name;
 
-use super::report::tell;
+use crate::server::report::tell;
 
 /// What a server says that has none.
 pub const NO_CACHE: &str = "this server has no cache: it has one once there is a [[forward]]";

@@ -183,7 +183,8 @@ impl Streams {
     }
 
     /// Exchanges whose end has not been taken.
-    pub fn in_flight(&self) -> usize {
+    #[cfg(test)]
+    fn in_flight(&self) -> usize {
         self.in_flight
     }
 }

@@ -19,7 +19,7 @@ use crate::wire::message::{Message, Writer, header, opcode};
 use crate::wire::rcode::{EDE_PROHIBITED, FORMERR, NOERROR, NOTAUTH, REFUSED, SERVFAIL};
 use crate::wire::{Name, rtype};
 
-use super::updates::{self, Asked, Awaited};
+use crate::server::zones::updates::{self, Asked, Awaited};
 
 /// Seconds since 1970, as TSIG counts them.
 pub fn wall_clock() -> u64 {

@@ -23,8 +23,8 @@ use crate::zone::change::{Change, Journal};
 use crate::zone::{LoadOptions, Zone, changed};
 
 use super::files::Digest;
-use super::report::say;
 use super::state;
+use crate::server::report::say;
 
 /// How long a group may take before others have their turn.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(100);

@@ -26,10 +26,10 @@ use crate::zone::change::{Change, Journal, apply};
 use crate::zone::intake::Intake;
 use crate::zone::{LoadOptions, Zone};
 
-use super::disk::{Access, Place, read_exact_at};
 use super::files::Digest;
 use super::journal::{self, Base};
-use super::report::say;
+use crate::server::disk::{Access, Place, read_exact_at};
+use crate::server::report::say;
 
 const MAGIC: &[u8; 16] = b"ring53 zone 2\r\n\0";
 const TRAILER_LEN: usize = 8 + 4 + 8 + SHA256_OUTPUT_LEN;
