@@ -73,6 +73,18 @@ impl Cache {
         self.store.memory()
     }
 
+    /// Has the kernel clear some of the memory that is written to next; `false` if there is enough.
+    /// One thread does so.
+    pub fn clear_ahead(&self) -> bool {
+        self.store.clear_ahead()
+    }
+
+    /// Whether [`Cache::clear_ahead`] has something to do.
+    #[inline]
+    pub fn is_cleared_too_little(&self) -> bool {
+        self.store.is_cleared_too_little()
+    }
+
     /// A reader for one thread; `None` past the number the cache was made for.
     pub fn reader(&self) -> Option<Reader> {
         self.store.reader().map(Reader)

@@ -21,6 +21,8 @@ use std::sync::Arc;
 /// Huge pages are asked for from this size on: below it they would only cost memory.
 pub const HUGE_PAGE_LEN: usize = 2 << 20;
 
+/// What the kernel gives and takes back at least.
+const PAGE_LEN: usize = 4096;
 /// From this size on a region is a mapping of its own.
 const MAPPED_LEN_MIN: usize = 64 << 10;
 /// A cache line: what the zone index relies on.
@@ -83,9 +85,25 @@ impl Region {
         self.release(len..self.len);
     }
 
+    /// Has the kernel make the pages of `range` resident, as if they had been written; what is in
+    /// them stays. Older kernels than 5.14 refuse.
+    pub fn populate(&self, range: std::ops::Range<usize>) -> io::Result<()> {
+        let end = range.end.min(self.len) / PAGE_LEN * PAGE_LEN;
+        let start = range.start.next_multiple_of(PAGE_LEN).min(end);
+        if start == end || self.len < MAPPED_LEN_MIN {
+            return Ok(());
+        }
+        // SAFETY:
+        // - The range is page aligned and inside this mapping; the advice changes no contents.
+        let code = unsafe {
+            let address = self.start.as_ptr().add(start).cast();
+            libc::madvise(address, end - start, libc::MADV_POPULATE_WRITE)
+        };
+        if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Gives the 4 KiB pages wholly inside `range` back to the kernel; they read as zero again.
     pub fn release(&mut self, range: std::ops::Range<usize>) {
-        const PAGE_LEN: usize = 4096;
         let start = range.start.next_multiple_of(PAGE_LEN);
         let end = range.end.min(self.len) / PAGE_LEN * PAGE_LEN;
         if start < end && self.len >= MAPPED_LEN_MIN {

@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::epoch::{Epochs, Online};
 use super::{HUGE_PAGE_LEN, Region, prefetch_address};
+use room::Visit;
 
 /// Words of a bucket: one cache line.
 const WORDS: usize = 8;
@@ -61,7 +62,11 @@ const MEMORY_PER_WORD: usize = 96;
 const SEGMENTS_MAX: usize = 256;
 const SEGMENT_LEN_MIN: usize = 256 << 10;
 const _: () = assert!(SEGMENT_LEN_MIN >= 2 * (ENTRY_LEN_MAX + ENTRY_HEADER_LEN));
-/// Segments that are kept free, or wait for readers to end: writing never waits for one.
+/// Octets past the segment being filled that are to be ready, and the table: some hundred
+/// milliseconds of the busiest hours.
+const CLEARED_AHEAD: usize = 1 << 20;
+/// Segments that are kept free, or wait for readers to end, until another one is begun: writing
+/// never waits for one.
 const SPARE: usize = 3;
 /// Of so many segments one is young at least.
 const YOUNG_PART: usize = 10;
@@ -89,6 +94,10 @@ pub struct Store {
     segments_at: usize,
     segment_len: usize,
     segments: usize,
+    /// Octets of the memory up to the end of the furthest segment that was begun,
+    reached: AtomicUsize,
+    /// and up to where it is cleared.
+    cleared: AtomicUsize,
     epochs: Epochs,
     readers_made: AtomicUsize,
     readers_max: usize,
@@ -99,8 +108,9 @@ pub struct Store {
 struct Memory {
     start: *mut u8,
     len: usize,
-    /// Never looked at again: a reference to all of it would cover what is being written.
-    _region: Region,
+    /// Its octets are never looked at again: a reference to all of them would cover what is being
+    /// written.
+    region: Region,
 }
 
 // SAFETY:
@@ -136,6 +146,13 @@ struct Log {
     settled: VecDeque<(usize, usize)>,
     /// Whether the oldest of the young was looked at, and is not to be settled.
     oldest_gives_up: bool,
+    /// The segment that is gone through, and in no list meanwhile.
+    visit: Option<Visit>,
+    /// Segments visited since one was given up.
+    visited: u32,
+    /// Entries that were visited.
+    #[cfg(test)]
+    looked_at: usize,
     free: Vec<usize>,
     /// Taken out of the table in this epoch.
     waiting: VecDeque<(usize, u64)>,
@@ -173,13 +190,17 @@ impl Store {
         let segments = left / segment_len;
         let len = (segments_at + segments * segment_len).next_multiple_of(4096);
         let mut region = Region::new(if len >= HUGE_PAGE_LEN { len } else { HUGE_PAGE_LEN })?;
-        let memory = Memory { start: region.as_mut_ptr(), len, _region: region };
+        let memory = Memory { start: region.as_mut_ptr(), len, region };
         let log = Log {
             active: 0,
             filled: 0,
             young: VecDeque::with_capacity(segments),
             settled: VecDeque::with_capacity(segments),
             oldest_gives_up: false,
+            visit: None,
+            visited: 0,
+            #[cfg(test)]
+            looked_at: 0,
             free: (1..segments).rev().collect(),
             waiting: VecDeque::with_capacity(segments),
             counts: Counts::default(),
@@ -192,6 +213,8 @@ impl Store {
             segments_at,
             segment_len,
             segments,
+            reached: AtomicUsize::new(0),
+            cleared: AtomicUsize::new(0),
             epochs: Epochs::new(readers_max),
             readers_made: AtomicUsize::new(0),
             readers_max,
@@ -202,6 +225,32 @@ impl Store {
     /// Octets of memory.
     pub fn memory(&self) -> usize {
         self.memory.len
+    }
+
+    /// Has the kernel clear some of the memory that is written to next; `false` if there is enough.
+    /// One thread does so.
+    pub fn clear_ahead(&self) -> bool {
+        if !self.is_cleared_too_little() {
+            return false;
+        }
+        let from = self.cleared.load(Ordering::Relaxed);
+        let address = self.memory.start as usize;
+        // As huge pages lie.
+        let to = (address + from + 1).next_multiple_of(HUGE_PAGE_LEN) - address;
+        let to = to.min(self.memory.len);
+        let is_done = self.memory.region.populate(from..to).is_ok();
+        // Where that cannot be had, writing has it cleared.
+        self.cleared.store(if is_done { to } else { self.memory.len }, Ordering::Relaxed);
+        is_done
+    }
+
+    /// Whether [`Store::clear_ahead`] has something to do.
+    #[inline]
+    pub fn is_cleared_too_little(&self) -> bool {
+        let reached = self.reached.load(Ordering::Relaxed);
+        let wanted = (reached + CLEARED_AHEAD).min(self.memory.len);
+        // As long as nothing is written there is no need of memory.
+        reached > 0 && self.cleared.load(Ordering::Relaxed) < wanted
     }
 
     /// Makes the next reader; `None` past the number that was given to [`Store::new`].
@@ -480,6 +529,10 @@ impl<'a> StoreWriter<'a> {
             self.log.counts.entries += 1;
             self.log.counts.octets += needed as u64;
         }
+        if self.log.counts.entries == 1 {
+            self.reach();
+        }
+        self.make_room_ahead(is_over);
         true
     }
 

@@ -36,11 +36,13 @@ use super::interfaces;
 use super::report::say;
 use super::stream::deferred::wall_clock;
 use cache_control::{CacheControl, CacheStats};
+use clearing::Clearing;
 use misses::Misses;
 use resolving::{Outstanding, ResolveCounters, Resolving, Terms};
 use upstream::{StreamOptions, Streams};
 
 pub mod cache_control;
+mod clearing;
 pub mod inspection;
 pub mod misses;
 pub mod ports;
@@ -363,12 +365,14 @@ pub fn run(
     take_long_slices();
     let Carriers { forwarder, pool, pool_places, streams } = config.carriers(None)?;
     let misses = Arc::new(Misses::new(config.outstanding.all, pool.waker(), &made.cores));
+    let clearing = Clearing::start(kept.cache.clone())?;
     let _ = ready.send(Arc::clone(&misses));
     let resolving = Resolving {
         misses,
         snapshot: made.snapshot,
         core: made.core,
         cache: kept.cache.clone(),
+        clearing,
         holding: config.holding,
         repliers: made.repliers,
         forwarder,

@@ -165,6 +165,48 @@ fn making_room_ends() {
     }
 }
 
+/// However many entries a segment has, a new one waits for a few of them.
+#[test]
+fn room_is_made_some_entries_at_a_time() {
+    for (memory, every) in [(8 << 20, 0), (8 << 20, 2), (64 << 20, 0), (64 << 20, 1)] {
+        let store = Store::new(memory, 1).unwrap();
+        let mut reader = store.reader().unwrap();
+        let count = 3 * (store.segments * store.segment_len / entry_len(100)) as u64;
+        let (mut looked_at, mut most) = (0, 0);
+        for key in 0..count {
+            assert!(insert(&mut store.write(), key, 1, 100));
+            let now = store.write().log.looked_at;
+            (looked_at, most) = (now, most.max(now - looked_at));
+            let used = [0, key, key / 2 * 2][every];
+            reader.pin().find(hash_of(used), |it| is_of(it, used));
+        }
+        assert!(most <= 16 && looked_at > 0, "{most} of {looked_at} at once");
+        assert!(store.write().counts().evicted > 1000);
+    }
+}
+
+/// Much that is written again while long entries come leaves room for them, whatever the order.
+#[test]
+fn what_is_kept_takes_nobody_s_room() {
+    for (short, long) in [(100, 3000), (100, 2000), (100, 4000), (60, 2000), (60, 5000)] {
+        let store = Store::new(MEMORY_MIN, 1).unwrap();
+        let mut reader = store.reader().unwrap();
+        let room = (store.segments * store.segment_len / entry_len(short)) as u64;
+        (0..room).for_each(|key| assert!(insert(&mut store.write(), key, 1, short)));
+        let mut random = Random(long as u64);
+        for key in room..room + 20_000 {
+            assert!(insert(&mut store.write(), key, 1, long), "{key} of {short} and {long}");
+            let pin = reader.pin();
+            for _ in 0..400 {
+                // Seven of ten, all the time.
+                let key = random.below(room) / 10 * 10 + random.below(7);
+                pin.find(hash_of(key), |it| is_of(it, key));
+            }
+        }
+        assert_eq!(store.write().counts().refused, 0);
+    }
+}
+
 #[test]
 fn nearly_every_word_can_be_used() {
     let store = Store::new(MEMORY_MIN, 1).unwrap();
@@ -298,4 +340,23 @@ fn what_is_over_gives_way_first() {
     let is_there = |key: u64| writer.get(hash, |it| is_of(it, key)).is_some();
     assert!(!is_there(11) && (0..17).filter(|&key| is_there(key)).count() == 16);
     assert_eq!(writer.counts().crowded, 1);
+}
+
+/// What lies behind what was written is there before it is written, and not much more.
+#[test]
+fn memory_is_cleared_ahead() {
+    let store = Store::new(32 << 20, 1).unwrap();
+    let cleared = || store.cleared.load(Ordering::Relaxed);
+    let mut written = 0;
+    for key in 0..2 * (store.memory() / 10_000) as u64 {
+        while store.clear_ahead() {}
+        let reached = store.reached.load(Ordering::Relaxed);
+        let wanted = (reached + CLEARED_AHEAD).min(store.memory());
+        // A kernel that refuses has nothing cleared ahead.
+        let is_little = cleared() <= wanted + HUGE_PAGE_LEN || cleared() == store.memory();
+        assert!(key == 0 || cleared() >= wanted && is_little, "at {written}");
+        assert!(insert(&mut store.write(), key, 1, 10_000));
+        written += 10_000;
+    }
+    assert_eq!(cleared(), store.memory());
 }

@@ -35,6 +35,7 @@ use crate::wire::message::CLASS_IN;
 use crate::wire::rcode::EDE_NETWORK_ERROR;
 use crate::wire::{LowerName, Name};
 
+use super::clearing::Clearing;
 use super::misses::{Back, Miss, Misses};
 use super::upstream::Streams;
 
@@ -50,8 +51,11 @@ mod flights;
 pub mod orders;
 mod outbox;
 
-/// Misses taken in one turn: a hit that comes meanwhile waits so long.
-const TURN_COUNT_MAX: usize = 16;
+/// Misses taken in one turn, answers of connections, and clients answered without a pause: a hit
+/// that comes meanwhile waits so long.
+const TURN_COUNT_MAX: usize = 8;
+/// Pauses in one turn: what else is to be done does not wait for longer.
+const TURN_PAUSES_MAX: u32 = 16;
 /// The longest wait: whether it is to end is asked as often.
 const WAIT_MAX: Duration = Duration::from_millis(200);
 /// Questions that one query may lead to: aliases of zones here that lead out of them.
@@ -100,6 +104,8 @@ pub struct Resolving {
     pub core: CoreState,
     /// Where answers are kept.
     pub cache: Cache,
+    /// Has its memory ready.
+    pub clearing: Clearing,
     /// How long.
     pub holding: Holding,
     /// The cores' sockets.
@@ -131,6 +137,9 @@ struct Driver {
     prepared: Box<Prepared>,
     buffer: Box<[u8]>,
     outbox: Outbox,
+    /// Replies in it.
+    unsent: usize,
+    pauses_left: u32,
     /// What the pool has counted so far.
     seen: [u64; 3],
     /// Questions whose attempts are written down, and who is told of them.
@@ -143,6 +152,8 @@ pub fn run(parts: Resolving, stop: &AtomicBool) -> io::Result<()> {
         parts,
         flights: Flights::new(),
         outbox: Outbox::default(),
+        unsent: 0,
+        pauses_left: 0,
         seen: [0; 3],
         prepared: Box::default(),
         buffer: vec![0; MESSAGE_SIZE_MAX].into(),
@@ -160,46 +171,54 @@ impl Driver {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        self.let_pass();
+        self.pauses_left = TURN_PAUSES_MAX;
+        self.pause();
         let now = self.now();
-        self.arrivals(now)?;
+        let mut is_all = self.arrivals(now)?;
         self.actions(now)?;
-        self.outbox.empty(&self.parts.repliers);
-        self.let_pass();
+        self.pause();
         // By `now` nothing is late that may have come since.
-        let mut is_all = false;
-        for _ in 0..TURN_COUNT_MAX {
-            let Some(miss) = self.parts.misses.pop() else {
-                is_all = true;
-                break;
-            };
+        let mut left = TURN_COUNT_MAX;
+        while left > 0
+            && let Some(miss) = self.parts.misses.pop()
+        {
+            left -= 1;
             if !matches!(miss.back, Back::Nobody) {
                 count(&self.parts.counters.misses);
             }
             let waiter = Waiter { client: client_of(&miss), miss, rounds: 0 };
             self.take(waiter, now);
         }
+        is_all &= left > 0;
         self.obey_all(now);
         self.parts.forwarder.on_time(now);
         self.actions(now)?;
         self.be_patient(now);
+        self.parts.clearing.nudge();
         self.parts.pool.flush()?;
         self.outbox.empty(&self.parts.repliers);
         let due = [self.parts.forwarder.deadline(), self.flights.next_impatient()];
+        let now = self.now();
         let next = due.into_iter().flatten().min().map_or(WAIT_MAX, |at| at.saturating_sub(now));
         // Nobody calls for what is left.
         self.parts.pool.wait(if is_all { next.min(WAIT_MAX) } else { Duration::ZERO })
     }
 
-    /// Hits go first.
-    fn let_pass(&self) {
+    /// Sends what there is, then hits go first, as often as a turn may wait.
+    fn pause(&mut self) {
+        self.outbox.empty(&self.parts.repliers);
+        self.unsent = 0;
+        if self.pauses_left == 0 {
+            return;
+        }
+        self.pauses_left -= 1;
         if self.parts.misses.precedence.let_pass(&self.parts.repliers) {
             count(&self.parts.counters.gave_way);
         }
     }
 
-    /// Replies and faults of upstreams.
-    fn arrivals(&mut self, now: Duration) -> io::Result<()> {
+    /// Replies and faults of upstreams; whether those of connections are all there are.
+    fn arrivals(&mut self, now: Duration) -> io::Result<bool> {
         let Resolving { pool, streams, forwarder, .. } = &mut self.parts;
         pool.receive(&mut |exchange, arrival| {
             let exchange = ExchangeId(exchange);
@@ -210,7 +229,7 @@ impl Driver {
             }
             true
         })?;
-        streams.receive(&mut |exchange, result| match result {
+        let count = streams.receive(TURN_COUNT_MAX, &mut |exchange, result| match result {
             Ok(message) => {
                 forwarder.on_reply(now, ExchangeId(exchange), &message);
                 forwarder.recycle(message);
@@ -226,7 +245,7 @@ impl Driver {
             counter.store(counter.load(Ordering::Relaxed) + total - before, Ordering::Relaxed);
             *seen = total;
         }
-        Ok(())
+        Ok(count < TURN_COUNT_MAX)
     }
 
     /// Does what the engine asks for.
@@ -344,8 +363,9 @@ impl Driver {
         match back {
             Back::Datagram { core, origin } if len > 0 => {
                 self.outbox.put(core, origin, message);
-                if self.outbox.is_full() {
-                    self.outbox.empty(&self.parts.repliers);
+                self.unsent += 1;
+                if self.unsent == TURN_COUNT_MAX || self.outbox.is_full() {
+                    self.pause();
                 }
             }
             Back::Stream { reply, .. } if len > 0 => {

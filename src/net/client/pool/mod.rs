@@ -49,9 +49,12 @@ pub const PORTS_PER_UPSTREAM_MIN: usize = 256;
 const PORT_QUERIES_MAX: u32 = 256;
 /// Draws for one query before it is said that there is no room.
 const DRAWS_MAX: usize = 16;
-/// Ports replaced in one turn: a server without queries has five turns a second, in which ports
-/// grow old all the same.
+/// Ports replaced in one turn without queries: there are five a second then, in which ports grow
+/// old all the same.
 const TURN_REPLACED_MAX: usize = 8;
+/// And in one with queries, of which a port has many more than a turn: each takes a dozen system
+/// calls' time from those who wait.
+const BUSY_TURN_REPLACED_MAX: usize = 1;
 /// Ports opened in one turn where there are none.
 const TURN_FILLED_MAX: usize = 64;
 /// Ports whose age is looked at in one turn.
@@ -390,10 +393,11 @@ impl PortPool {
     /// Call it now and then even if nothing is queued.
     pub fn flush(&mut self) -> io::Result<()> {
         let PortPool { ports, state, .. } = self;
+        let is_busy = ports.queued() > 0;
         ports.flush(&mut |event| state.note(&event))?;
         let now_ns = now_ns();
         self.state.sweep(now_ns);
-        self.replace(now_ns);
+        self.replace(now_ns, if is_busy { BUSY_TURN_REPLACED_MAX } else { TURN_REPLACED_MAX });
         self.fill(now_ns);
         let PortPool { ports, state, .. } = self;
         while let Some(slot) = state.ending.pop() {
@@ -480,16 +484,19 @@ impl PortPool {
         is_put
     }
 
-    fn replace(&mut self, now_ns: u64) {
+    fn replace(&mut self, now_ns: u64, count_max: usize) {
+        let mut left = count_max;
         for _ in 0..TURN_REPLACED_MAX {
             // Without a free place, those that leave have to go first.
-            if self.state.free.is_empty() {
+            if left == 0 || self.state.free.is_empty() {
                 return;
             }
             let Some(slot) = self.state.due.pop_front() else { return };
             let Place { phase, upstream, stratum, .. } = self.state.places[slot as usize];
             let may = now_ns >= self.state.retry_ns[upstream as usize];
-            if phase == Phase::Live && !(may && self.renew(upstream, stratum, now_ns)) {
+            if phase == Phase::Live && may && self.renew(upstream, stratum, now_ns) {
+                left -= 1;
+            } else if phase == Phase::Live {
                 // It goes on, until another can be opened.
                 self.state.due.push_back(slot);
             }

@@ -30,7 +30,7 @@ const BUFFERS: u16 = 512;
 const BUFFER_LEN: usize = (REPLY_LEN_MAX + 1).next_multiple_of(64);
 /// Completions taken in one turn, so that sending gets its own and others their core: twice as many
 /// as questions that may go out in it, for not all are replies.
-const TURN_COUNT_MAX: usize = 32;
+const TURN_COUNT_MAX: usize = 16;
 /// Marks the completion of the poll of the waker, beside [`SEND`]: it is no receive.
 const WAKE: u64 = 1 << 33;
 /// As [`WAKE`], of cancelling a receive.

@@ -1,4 +1,4 @@
-//! Replies that leave together: a turn's, one system call for some thirty of them.
+//! Replies that leave together: those of a piece of work, by one system call.
 
 use std::ops::Range;
 

@@ -169,14 +169,21 @@ impl Streams {
         }
     }
 
-    /// Hands out what has ended, without waiting; returns how many.
-    pub fn receive(&mut self, take: &mut dyn FnMut(u64, Result<Vec<u8>, Fault>)) -> usize {
+    /// Hands out what has ended, `count_max` at most, without waiting; returns how many. If so
+    /// many came there may be more, for which nobody wakes.
+    pub fn receive(
+        &mut self,
+        count_max: usize,
+        take: &mut dyn FnMut(u64, Result<Vec<u8>, Fault>),
+    ) -> usize {
         let mut count = 0;
-        while let Some((exchange, end)) = self.ended.pop() {
+        while count < count_max
+            && let Some((exchange, end)) = self.ended.pop()
+        {
             self.in_flight -= 1;
+            count += 1;
             if let Some(result) = end {
                 take(exchange, result);
-                count += 1;
             }
         }
         count

@@ -103,7 +103,7 @@ fn collect(streams: &mut Streams) -> Results {
     let mut results = Results::new();
     while streams.in_flight() > 0 {
         assert!(Instant::now() < end, "{} have not ended", streams.in_flight());
-        streams.receive(&mut |exchange, result| {
+        streams.receive(usize::MAX, &mut |exchange, result| {
             assert!(results.insert(exchange, result).is_none(), "{exchange} ended twice");
         });
         thread::sleep(Duration::from_millis(1));
@@ -435,7 +435,7 @@ fn what_is_abandoned_ends_and_frees_its_place() {
         let mut open: HashSet<u64> = (round * 100..round * 100 + 100).collect();
         // Each connection forgets every tenth of its own.
         while open.len() > 20 {
-            streams.receive(&mut |exchange, result| {
+            streams.receive(usize::MAX, &mut |exchange, result| {
                 assert!(result.is_ok() && open.remove(&exchange), "{exchange} {result:?}");
                 ended += 1;
             });
@@ -444,7 +444,7 @@ fn what_is_abandoned_ends_and_frees_its_place() {
         }
         open.iter().for_each(|exchange| streams.abandon(*exchange));
         while streams.in_flight() > 0 {
-            streams.receive(&mut |exchange, _| assert!(open.contains(&exchange)));
+            streams.receive(usize::MAX, &mut |exchange, _| assert!(open.contains(&exchange)));
             assert!(Instant::now() < end);
             thread::sleep(Duration::from_millis(1));
         }
