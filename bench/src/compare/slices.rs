@@ -53,16 +53,22 @@ pub fn of_runs(runs: &[Run]) -> Values {
     values([
         ("good", runs.iter().map(Run::goodput).sum::<f64>() / runs.len().max(1) as f64),
         ("probes", sum(|run| run.counts.scheduled)),
-        ("lost", sum(|run| run.counts.lost)),
+        // By the server and on the way to it.
+        ("lost", sum(|run| run.losses.server + run.losses.server_socket.unwrap_or(0))),
         ("wrong", sum(|run| run.counts.wrong)),
         // Not the server's doing.
-        ("lost_here", sum(|run| run.losses.generator + run.losses.generator_socket)),
+        ("lost_here", sum(lost_here)),
         ("slices", runs.len() as f64),
         ("slices_on_time", on_time.len() as f64),
         ("p50", median(|latency| latency.p50)),
         ("p99", median(|latency| latency.p99)),
         ("p99_all", quantile(runs, 0.99)),
     ])
+}
+
+/// Probes that were lost on the way out of the prober, or in its own sockets.
+fn lost_here(run: &Run) -> u64 {
+    run.losses.generator + run.losses.generator_socket
 }
 
 /// A quantile over all of them, in microseconds, to two digits.
