@@ -14,11 +14,14 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use process::{PATIENCE, Process, ask, ask_stream, connect, framed, read, receive, run};
 use upstream::{
-    Forwarding, Upstream, ask_recursively, desired, edes, reply_of, with_opt, write_config,
+    Forwarding, Hits, Upstream, address_in, ask_many, ask_recursively, desired, edes, numbered,
+    reply_of, truth, truth_of, with_opt, write_config,
 };
 
 fn forwarding(upstream: &Upstream, more: &str) -> Forwarding {
@@ -81,6 +84,45 @@ fn a_thousand_equal_questions_are_one() {
     }
     assert!(answers.iter().all(|&answered| answered));
     assert_eq!(upstream.asked(), 1);
+}
+
+/// Has the threads of a server named `name` run on core 0 only.
+fn pin_threads(server: &Process, name: &str) {
+    let mut core = CpuSet::new();
+    core.set(0).unwrap();
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let pinned = tasks.flatten().filter(|task| {
+        let is_it = fs::read_to_string(task.path().join("comm")).is_ok_and(|it| it.trim() == name);
+        let id = task.file_name().to_str().unwrap().parse().unwrap();
+        is_it && sched_setaffinity(Pid::from_raw(id), &core).is_ok()
+    });
+    assert!(pinned.count() > 0, "no thread {name}");
+}
+
+/// Where the thread that resolves is on a core that answers, it lets queries be answered first.
+#[test]
+fn misses_let_hits_pass() {
+    let upstream = Upstream::saying(Box::new(truth));
+    // On core 0.
+    let forwarding = forwarding(&upstream, "");
+    pin_threads(&forwarding.server, "ring53-resolve");
+    let hits = Hits::start(forwarding.address, "hit", 16, 20_000);
+    ask_many(
+        forwarding.address,
+        20_000,
+        256,
+        |number| numbered("miss", number),
+        |number, reply| {
+            assert_eq!(address_in(reply), Some(truth_of(&numbered("miss", number))));
+        },
+    );
+    let tally = hits.finish();
+    assert!(tally.answered * 10 >= tally.asked * 9 && tally.wrong == 0, "{tally:?}");
+    assert!(
+        forwarding.counter("resolve.gave_way") > 0,
+        "of {} misses",
+        forwarding.counter("resolve.misses")
+    );
 }
 
 #[test]
