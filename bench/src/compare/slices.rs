@@ -57,18 +57,13 @@ pub fn of_runs(runs: &[Run]) -> Values {
         ("lost", sum(|run| run.losses.server + run.losses.server_socket.unwrap_or(0))),
         ("wrong", sum(|run| run.counts.wrong)),
         // Not the server's doing.
-        ("lost_here", sum(lost_here)),
+        ("lost_here", sum(|run| run.losses.own())),
         ("slices", runs.len() as f64),
         ("slices_on_time", on_time.len() as f64),
         ("p50", median(|latency| latency.p50)),
         ("p99", median(|latency| latency.p99)),
         ("p99_all", quantile(runs, 0.99)),
     ])
-}
-
-/// Probes that were lost on the way out of the prober, or in its own sockets.
-fn lost_here(run: &Run) -> u64 {
-    run.losses.generator + run.losses.generator_socket
 }
 
 /// A quantile over all of them, in microseconds, to two digits.
@@ -108,7 +103,7 @@ pub fn are_too_few(values: &Values) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Counts;
+    use crate::report::model::{Counts, Losses};
 
     /// A slice of a hundred queries, all answered within `us`, the last `slow` of them in 9 ms.
     fn slice(us: f64, slow: u64, late: u64) -> Run {
@@ -133,6 +128,16 @@ mod tests {
         // What happens in most of them is seen.
         runs.iter_mut().take(7).for_each(|run| *run = slice(200.0, 2, 0));
         assert_eq!(of_runs(&runs)["p99"], 9000.0);
+    }
+
+    #[test]
+    fn what_the_prober_lost_is_not_the_servers() {
+        let mut runs = vec![slice(200.0, 0, 0); 3];
+        runs[0].losses =
+            Losses { generator: 4, generator_socket: 2, server_socket: Some(1), server: 1 };
+        runs[1].losses = Losses { generator: 1, server: 2, ..Losses::default() };
+        let values = of_runs(&runs);
+        assert_eq!((values["lost"], values["lost_here"]), (4.0, 7.0));
     }
 
     #[test]

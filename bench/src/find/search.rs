@@ -90,17 +90,14 @@ impl Aim {
             // What the generator has lost says nothing of the server.
             Aim::Nothing => {
                 let counts = &run.counts;
-                counts.good > 0 && counts.good + own(run) >= counts.scheduled && keeps_up(run)
+                counts.good > 0
+                    && counts.good + run.losses.own() >= counts.scheduled
+                    && keeps_up(run)
             }
             Aim::Thousandth => run.loss() <= 1e-3 && keeps_up(run),
             Aim::Agreed => bounds.hold(run),
         }
     }
-}
-
-/// Queries that the generator has lost itself.
-fn own(run: &Run) -> u64 {
-    run.losses.generator + run.losses.generator_socket
 }
 
 /// Whether no queue was left at the end that had grown all the time: a server that answers it
@@ -114,7 +111,7 @@ const AIMS: [Aim; 3] = [Aim::Nothing, Aim::Thousandth, Aim::Agreed];
 /// Why a run says nothing about the server.
 pub fn spoilt(run: &Run, bounds: &Bounds) -> Option<String> {
     let scheduled = run.counts.scheduled.max(1) as f64;
-    let own = own(run) as f64 / scheduled;
+    let own = run.losses.own() as f64 / scheduled;
     if own > bounds.loss.min(1e-3) / 2.0 {
         return Some(format!("{:.3} % of the queries were lost by the generator", own * 100.0));
     }

@@ -212,6 +212,13 @@ pub struct Losses {
     pub server: u64,
 }
 
+impl Losses {
+    /// Queries that the generator has lost itself.
+    pub fn own(&self) -> u64 {
+        self.generator + self.generator_socket
+    }
+}
+
 /// A distribution of times in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
