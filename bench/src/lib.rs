@@ -14,6 +14,7 @@ pub mod inside;
 pub mod load;
 pub mod mix;
 pub mod plan;
+pub mod ports;
 pub mod probe;
 pub mod report;
 pub mod truth;

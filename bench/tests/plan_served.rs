@@ -1,6 +1,6 @@
 //! The plan's testbed against a real ring53 over loopback: short, at rates that any machine sustains.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use ring53_bench::plan::sorting::sort;
 use ring53_bench::plan::testbed::{MadeZone, Testbed};
 use ring53_bench::plan::upstream::{Upstream, Upstreams, zone_beside};
 use ring53_bench::plan::zone::{self, ZoneNames};
+use ring53_bench::ports::free_port;
 
 /// The server beside this test's programs; built if it is not there.
 fn program() -> PathBuf {
@@ -32,7 +33,7 @@ fn program() -> PathBuf {
 
 /// A port of loopback that nobody has.
 fn free() -> SocketAddr {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    free_port(Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
 fn load(listen: SocketAddr) -> LoadOptions {

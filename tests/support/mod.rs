@@ -3,10 +3,12 @@
 
 pub mod essence;
 pub mod fleet;
+#[path = "../../bench/src/ports.rs"]
+mod ports;
 pub mod random_zone;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -34,13 +36,7 @@ pub fn seed() -> u64 {
 
 /// A port that was free a moment ago, for UDP and TCP.
 pub fn free_port() -> u16 {
-    loop {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        if TcpListener::bind(address).is_ok() {
-            return address.port();
-        }
-    }
+    ports::free_port(Ipv4Addr::LOCALHOST.into()).unwrap().port()
 }
 
 /// A server process, ended when it is dropped.

@@ -6,7 +6,7 @@
 //! ```
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
@@ -17,6 +17,7 @@ use crate::bed::reflect::{Program, attach};
 use crate::bed::{self, echo};
 use crate::load::{self, Load, LoadOptions, Schedule};
 use crate::mix::Questions;
+use crate::ports::free_port;
 use crate::report::model::Ceiling;
 
 /// Seconds of each measurement.
@@ -117,13 +118,8 @@ fn against_reflector(options: &LoadOptions, questions: &Arc<Questions>) -> io::R
     Ok(Ceiling { rate, against: "xdp".into() })
 }
 
-/// A port for the echo: any that is free.
-fn free_port() -> io::Result<SocketAddr> {
-    std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
 fn against_echo(options: &LoadOptions, questions: &Arc<Questions>) -> io::Result<Ceiling> {
-    let listen = free_port()?;
+    let listen = free_port(Ipv4Addr::LOCALHOST.into())?;
     let core = other_core(options);
     let length = Duration::from_secs_f64(f64::from(STEPS_MAX) * (SECONDS + 2.0));
     thread::spawn(move || echo::run(listen, core, length));

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::load::LoadOptions;
 use crate::mix::Questions;
 use crate::mix::cli::MixOptions;
 use crate::mix::profile::Profile;
+use crate::ports::free_port;
 
 use super::classes::{Kind, NAMES_MAX, Pool, Shares};
 use super::cli::Options;
@@ -209,7 +210,7 @@ pub fn testbed(
         let with = Upstreams {
             program: &program,
             directory: folder.join("upstream"),
-            listen: free_port(place.client())?,
+            listen: listening(place.client())?,
             core,
             zone: &zone_beside(&apex, role.serves)?,
             names: role.names,
@@ -224,7 +225,7 @@ pub fn testbed(
         serves: role.serves,
     });
     // Now that the upstream has its own.
-    let listen = free_port(place.server())?;
+    let listen = listening(place.server())?;
     let launch = Launch {
         template,
         program,
@@ -257,17 +258,12 @@ fn divided(cores: &[usize], misses: bool) -> (Vec<usize>, usize) {
     (cores[..kept.min(cores.len())].to_vec(), core)
 }
 
-/// A port that neither UDP nor TCP uses.
-fn free_port(address: std::net::IpAddr) -> io::Result<SocketAddr> {
-    for _ in 0..16 {
-        // Where the address is somebody else's, so is the port: it is not tried.
-        let Ok(socket) = UdpSocket::bind((address, 0)) else { return Ok((address, 53).into()) };
-        let taken = socket.local_addr()?;
-        if TcpListener::bind(taken).is_ok() {
-            return Ok(taken);
-        }
+/// Where a server listens at `ip`: a free port, or 53 where the address is another machine's.
+fn listening(ip: std::net::IpAddr) -> io::Result<SocketAddr> {
+    match free_port(ip) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok((ip, 53).into()),
+        at => at,
     }
-    Err(io::Error::other("no port is free for UDP and TCP"))
 }
 
 /// The mix of a query file or of a profile on the zone, all else as it is without options.
@@ -410,9 +406,9 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_free() {
-        let at = free_port([127, 0, 0, 1].into()).unwrap();
-        assert!(at.port() > 0);
+    fn servers_listen_where_they_can() {
+        assert!(listening([127, 0, 0, 1].into()).unwrap().port() > 53);
+        assert_eq!(listening([192, 0, 2, 1].into()).unwrap().port(), 53);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Servers on loopback, ended when they are dropped.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -40,13 +40,7 @@ pub fn start(command: &mut Command) -> Process {
 
 /// A port that was free a moment ago, for UDP and TCP.
 pub fn free_port() -> u16 {
-    loop {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        if TcpListener::bind(address).is_ok() {
-            return address.port();
-        }
-    }
+    ring53_bench::ports::free_port(Ipv4Addr::LOCALHOST.into()).unwrap().port()
 }
 
 /// Waits until the server at `address` answers `probe`.
