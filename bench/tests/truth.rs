@@ -1,10 +1,11 @@
 //! The generator against a server whose every act is logged: counts agree to the last query, times
 //! within what a busy machine may need. `ring53-bench known-truth` has the narrow bounds.
 
+use std::io;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -117,6 +118,30 @@ fn over_a_connection_for_each_query_both_sides_say_the_same() {
     for listen in ["127.0.0.1:0", "[::1]:0"] {
         hold(listen, WRONGS, "auto", true, 1);
     }
+}
+
+/// Who raises its priority then sends at once, and has nothing left to set up.
+#[test]
+fn who_is_ready_has_sent_nothing_yet_and_may_still_give_up() {
+    static READY: AtomicU32 = AtomicU32::new(0);
+    let truth = Truth::start("127.0.0.1:0", "delay fixed 1ms");
+    let usual = options(truth.address, "auto", 0);
+    let on_ready = || {
+        READY.fetch_add(1, Ordering::Relaxed);
+        Err(io::Error::other("not today"))
+    };
+    let options = LoadOptions { cores: vec![0, 1], on_ready, ..usual };
+    let load = Load {
+        label: "load".into(),
+        schedule: Schedule::Poisson,
+        rate: RATE,
+        seconds: 1.0,
+        seed: 53,
+    };
+    let error = load::run(&options, &Arc::new(questions(false)), &load, &mut |_| {}).unwrap_err();
+    assert_eq!(error.to_string(), "not today");
+    assert_eq!(READY.load(Ordering::Relaxed), 2, "each thread");
+    assert!(truth.end().entries.is_empty());
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub fn ask_each(
         connections: 20,
         timeout: TIMEOUT,
         late: Duration::from_micros(500),
+        // Not before: the generator beside it would stand still, and send in a burst what it owes.
+        on_ready: if is_beside { go_first } else { || Ok(()) },
         ..LoadOptions::to(server)
     };
     let load = |&Rate { rate, seconds, seed }: &Rate| {
@@ -75,15 +77,10 @@ pub fn ask_each(
         let load = Load { label, schedule: Schedule::Poisson, rate, seconds, seed };
         load::run(&options, questions, &load, &mut |_| ())
     };
-    bed.with_client(|| {
-        if is_beside {
-            go_first()?;
-        }
-        rates.iter().map(load).collect()
-    })
+    bed.with_client(|| rates.iter().map(load).collect())
 }
 
-/// Puts this thread, and those it starts, before others on their core.
+/// Puts this thread before others on its core.
 fn go_first() -> io::Result<()> {
     let thread = gettid().to_string();
     let status =

@@ -101,7 +101,7 @@ impl TargetOptions {
             path: self.path.clone(),
             server_pid: self.server_pid,
             server_core: self.server_core,
-            first: None,
+            ..LoadOptions::to(self.server)
         }
     }
 }

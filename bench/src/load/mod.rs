@@ -72,6 +72,8 @@ pub struct LoadOptions {
     pub server_core: Option<usize>,
     /// Where in the order of queries to begin; `None`: as the load's seed says.
     pub first: Option<u64>,
+    /// What each thread does once it is ready to send: to be ready takes it milliseconds.
+    pub on_ready: fn() -> io::Result<()>,
 }
 
 impl LoadOptions {
@@ -91,6 +93,7 @@ impl LoadOptions {
             server_pid: None,
             server_core: None,
             first: None,
+            on_ready: || Ok(()),
         }
     }
 }
@@ -264,7 +267,7 @@ struct Part {
 
 impl Part {
     fn run(self) -> io::Result<Tally> {
-        match self.prepare() {
+        match self.prepare().and_then(|worker| (self.options.on_ready)().map(|()| worker)) {
             Ok(worker) => match self.start.wait(true) {
                 Some(start_ns) => worker.run(start_ns),
                 None => Ok(Tally::default()),
