@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use process::{Process, run};
 use ring53::zone::{HashKey, LoadOptions, Source, SourceText, Text, load};
 use support::fleet::{KEY, KINDS, Kind, Peer, Role, SECRET};
-use support::{Random, free_port, seed};
+use support::{Random, free_address, seed};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -207,7 +207,7 @@ fn secondary_of(kind: Kind, ip: IpAddr, signed: bool, random: &mut Random) {
     let file = directory.path().join("zone");
     let mut given = Given::new(random);
     given.write(&file);
-    let ours = SocketAddr::new(ip, free_port());
+    let ours = free_address(ip);
     let role =
         Role { zone: "t.".into(), file: file.clone(), primary: None, notify: Some(ours), signed };
     let peer = Peer::start(kind, &directory.path().join("peer"), ip, &role);
@@ -269,7 +269,7 @@ fn primary_to(kind: Kind, ip: IpAddr, signed: bool, random: &mut Random) {
     let file = directory.path().join("zone");
     let mut given = Given::new(random);
     given.write(&file);
-    let (ours, copy) = (SocketAddr::new(ip, free_port()), directory.path().join("copy"));
+    let (ours, copy) = (free_address(ip), directory.path().join("copy"));
     let role = Role { zone: "t.".into(), file: copy, primary: Some(ours), notify: None, signed };
     let peer = Peer::start(kind, &directory.path().join("peer"), ip, &role);
     let notify = quoted(peer.address, signed);
@@ -345,7 +345,7 @@ fn seven_root_zones_through_five_servers() {
     let at = |name: &str| directory.path().join(name);
     let file = at("root.zone");
     write_lines(&zones[0].1, &file);
-    let own: [SocketAddr; 3] = std::array::from_fn(|_| SocketAddr::new(V4, free_port()));
+    let own: [SocketAddr; 3] = std::array::from_fn(|_| free_address(V4));
     let role = |primary, notify: SocketAddr, file: &str| Role {
         zone: ".".into(),
         file: at(file),

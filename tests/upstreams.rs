@@ -9,7 +9,7 @@ mod upstream;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -23,7 +23,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKe
 use ring53::wire::{Name, rtype};
 
 use process::{PATIENCE, Process};
-use support::{Server, query};
+use support::{Server, free_port, query};
 use upstream::{edes, octets_of, reply_of, streamed, with_opt, with_opt_of};
 
 const SERVFAIL: u16 = 2;
@@ -271,15 +271,7 @@ impl Unbound {
     fn start(directory: &Path, authority: &Server, certificates: &Certificates) -> Unbound {
         write(directory, "key.pem", &certificates.key.serialize_pem());
         write(directory, "certificate.pem", &certificates.certificate);
-        let at = |_| {
-            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let address = socket.local_addr().unwrap();
-            let listener = TcpListener::bind(address).unwrap();
-            (address, socket, listener)
-        };
-        let held = [0; 3].map(at);
-        let [plain, tls, https] = [0, 1, 2].map(|i: usize| held[i].0);
-        drop(held);
+        let [plain, tls, https] = [(); 3].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
         let work = directory.display();
         let config = format!(
             "server:\n username: \"\"\n chroot: \"\"\n directory: \"{work}\"\n pidfile: \"{work}/pid\"\n \

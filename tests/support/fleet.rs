@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::free_port;
+use super::free_address;
 
 /// The key that all sides share, and its secret.
 pub const KEY: &str = "xfr.example.";
@@ -75,7 +75,7 @@ impl Peer {
 impl Peer {
     /// Starts `kind` in `directory`, listening on a free port of `ip`.
     pub fn start(kind: Kind, directory: &Path, ip: IpAddr, role: &Role) -> Peer {
-        let address = SocketAddr::new(ip, free_port());
+        let address = free_address(ip);
         fs::create_dir_all(directory).unwrap();
         let command = match kind {
             Kind::Nsd => nsd(directory, address, role),

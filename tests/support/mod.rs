@@ -8,7 +8,7 @@ mod ports;
 pub mod random_zone;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -34,9 +34,14 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A port that was free a moment ago, for UDP and TCP.
+/// A port of 127.0.0.1 that was free a moment ago, for UDP and TCP.
 pub fn free_port() -> u16 {
-    ports::free_port(Ipv4Addr::LOCALHOST.into()).unwrap().port()
+    free_address(Ipv4Addr::LOCALHOST.into()).port()
+}
+
+/// The same of any address.
+pub fn free_address(ip: IpAddr) -> SocketAddr {
+    ports::free_port(ip).unwrap()
 }
 
 /// A server process, ended when it is dropped.

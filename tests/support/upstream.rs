@@ -18,6 +18,7 @@ use ring53::wire::message::{CLASS_IN, Message, Section, Writer, header};
 use ring53::wire::{Name, rtype};
 
 use super::process::{PATIENCE, Process, framed, question, read, receive};
+use super::support::free_port;
 
 /// RA in the flags of a message.
 pub const RA: u16 = 0x80;
@@ -104,8 +105,11 @@ impl Upstream {
     /// Says what `answer` says.
     pub fn saying(answer: Box<Answer>) -> Upstream {
         loop {
-            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            if let Ok(listener) = TcpListener::bind(socket.local_addr().unwrap()) {
+            // Where it may be again later.
+            let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+            if let Ok(socket) = UdpSocket::bind(address)
+                && let Ok(listener) = TcpListener::bind(address)
+            {
                 return Upstream::on(socket, listener, answer);
             }
         }
