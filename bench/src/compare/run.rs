@@ -345,6 +345,9 @@ impl Run<'_> {
         measure: impl FnOnce(&Server) -> io::Result<Values>,
     ) -> io::Result<()> {
         let Some(server) = slot.as_mut().filter(|_| !self.raw.has(&key)) else { return Ok(()) };
+        if let Some(upstreams) = &self.upstreams {
+            upstreams.rest();
+        }
         let cores = LoadOptions {
             cores: vec![self.bed.client_core()],
             server_core: Some(self.bed.server_core()),

@@ -44,6 +44,8 @@ const FAR_DELAY: &str = "50ms";
 const START_MAX: Duration = Duration::from_secs(60);
 /// How long one has to end before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest rest between two loads.
+const REST_MAX: Duration = Duration::from_secs(10);
 
 //----------- Carrier --------------------------------------------------------
 
@@ -113,6 +115,21 @@ impl Upstreams {
     pub fn core_seconds(&self) -> f64 {
         let each = self.children.iter().map(|child| core_seconds(child.id()));
         each.sum()
+    }
+
+    /// Waits until they have done what an earlier load left them to do, as long as that is
+    /// [`REST_MAX`]: of connections that a server was too slow for, each is answered all the same.
+    pub fn rest(&self) {
+        const TURN: Duration = Duration::from_millis(200);
+        const USED_MAX: f64 = 0.02;
+        let begun = Instant::now();
+        while begun.elapsed() < REST_MAX {
+            let before = self.core_seconds();
+            thread::sleep(TURN);
+            if self.core_seconds() - before <= USED_MAX * TURN.as_secs_f64() {
+                return;
+            }
+        }
     }
 
     fn wait_for(&mut self, bed: &Bed, address: Ipv4Addr, question: &str) -> io::Result<()> {
@@ -226,6 +243,19 @@ fn certify(directory: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_earlier_load_has_left_is_done_first() {
+        let mut command = Command::new("timeout");
+        command.args(["1", "sh", "-c", "while :; do :; done"]);
+        let mut upstreams = Upstreams { children: vec![command.spawn().unwrap()] };
+        while upstreams.core_seconds() == 0.0 {
+            assert!(upstreams.check().is_ok(), "it has ended before it was busy");
+            thread::sleep(Duration::from_millis(1));
+        }
+        upstreams.rest();
+        assert!(upstreams.check().is_err(), "it is busy until it ends");
+    }
 
     #[test]
     fn a_certificate_is_signed_by_the_authority() {
